@@ -1,0 +1,31 @@
+// How a call runs: which implementation, how many threads, on which stream.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+
+#include "halfbyte/base/cpu_level.h"
+
+namespace halfbyte::base {
+
+// The values are part of the C ABI.
+enum class Backend : int {
+  kAuto = 0,       // by the tensors' device, the fastest implementation there
+  kReference = 1,  // the naive loops (CPU tensors)
+  kCpu = 2,        // the SIMD kernel (CPU tensors)
+  kCuda = 3,       // the CUDA kernel (CUDA tensors)
+};
+
+struct Execution {
+  Backend backend = Backend::kAuto;
+  int num_threads = 0;                // CPU threads; 0: all that OpenMP gives
+  std::optional<CpuLevel> cpu_level;  // CPU level to use; default_cpu_level() if not given
+  void* stream = nullptr;             // cudaStream_t
+  // Scratch in device memory for scale = computed on CUDA: kComputedWorkspaceBytes, 4-aligned.
+  void* workspace = nullptr;
+  std::size_t workspace_bytes = 0;
+};
+
+inline constexpr std::size_t kComputedWorkspaceBytes = 4;
+
+}  // namespace halfbyte::base

@@ -1,0 +1,49 @@
+// One rounding an operation, whatever the compiler's flags: the fl() of docs/numerics.md.
+//
+// On the device these are PTX instructions by name: the __f*_rn intrinsics are never contracted
+// either, but flush subnormals under nvcc --use_fast_math. On the host a plain operation is one
+// rounding as long as the compiler has no multiply feeding an add to contract; no function in a
+// public header has that shape (they multiply, divide and compare bits; where the contract wants a
+// fused multiply-add it says fma_rn), so `g++ -O3 -march=native` consumers get the same bits.
+// tests/golden_consumer proves it.
+#pragma once
+
+#include "halfbyte/base/macros.h"
+
+namespace halfbyte::numerics {
+
+#ifdef __CUDA_ARCH__
+HALFBYTE_HD float mul_rn(float a, float b) {
+  float result;
+  asm("mul.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+HALFBYTE_HD float add_rn(float a, float b) {
+  float result;
+  asm("add.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+HALFBYTE_HD float div_rn(float a, float b) {
+  float result;
+  asm("div.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+HALFBYTE_HD float sqrt_rn(float a) {
+  float result;
+  asm("sqrt.rn.f32 %0, %1;" : "=f"(result) : "f"(a));
+  return result;
+}
+HALFBYTE_HD float fma_rn(float a, float b, float c) {
+  float result;
+  asm("fma.rn.f32 %0, %1, %2, %3;" : "=f"(result) : "f"(a), "f"(b), "f"(c));
+  return result;
+}
+#else
+HALFBYTE_HD float mul_rn(float a, float b) { return a * b; }
+HALFBYTE_HD float add_rn(float a, float b) { return a + b; }
+HALFBYTE_HD float div_rn(float a, float b) { return a / b; }
+HALFBYTE_HD float sqrt_rn(float a) { return __builtin_sqrtf(a); }
+HALFBYTE_HD float fma_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+#endif
+
+}  // namespace halfbyte::numerics
