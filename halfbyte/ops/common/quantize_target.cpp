@@ -1,0 +1,236 @@
+#include "halfbyte/ops/common/quantize_target.h"
+
+#include <cmath>
+#include <string>
+
+#include "halfbyte/formats/scale_layout.h"
+
+namespace halfbyte::ops {
+
+using base::DType;
+using base::invalid_argument;
+using base::Status;
+using formats::RowTarget;
+
+namespace {
+
+constexpr bool in_range(int value, int count) { return value >= 0 && value < count; }
+
+// Options that the format does not have must stay at their defaults: never silently ignored.
+Status check_spec(const QuantizeSpec& spec, std::int64_t columns) {
+  if (!in_range(static_cast<int>(spec.format), 3)) {
+    return invalid_argument("format", "nvfp4, mxfp4 or fp8",
+                            std::to_string(static_cast<int>(spec.format)));
+  }
+  if (!in_range(static_cast<int>(spec.layout), 3)) {
+    return invalid_argument("layout", "linear, 128x4 or 8x4",
+                            std::to_string(static_cast<int>(spec.layout)));
+  }
+  if (spec.second_layout && !in_range(static_cast<int>(*spec.second_layout), 3)) {
+    return invalid_argument("second_layout", "linear, 128x4 or 8x4",
+                            std::to_string(static_cast<int>(*spec.second_layout)));
+  }
+  if (!in_range(static_cast<int>(spec.scale), 3)) {
+    return invalid_argument("scale", "tensor, row or computed",
+                            std::to_string(static_cast<int>(spec.scale)));
+  }
+  if (!in_range(static_cast<int>(spec.scale_rule), 2)) {
+    return invalid_argument("scale_rule", "kernel or te",
+                            std::to_string(static_cast<int>(spec.scale_rule)));
+  }
+  if (!in_range(static_cast<int>(spec.mx_rule), 2)) {
+    return invalid_argument("mx_rule", "round_up or ocp_floor",
+                            std::to_string(static_cast<int>(spec.mx_rule)));
+  }
+  const std::string format = formats::format_name(spec.format);
+  if (spec.format != Format::kNvfp4 && spec.scale_rule != ScaleRule::kKernel) {
+    return invalid_argument("scale_rule", "kernel (" + format + " has no other)", "te");
+  }
+  if (spec.format != Format::kMxfp4 && spec.mx_rule != MxRule::kRoundUp) {
+    return invalid_argument("mx_rule", "round_up (" + format + " has no MX exponent)", "ocp_floor");
+  }
+  if (spec.format == Format::kMxfp4 && spec.scale != ScaleMode::kTensor) {
+    return invalid_argument("scale", "tensor (mxfp4 has no fp32 scale)",
+                            formats::scale_mode_name(spec.scale));
+  }
+  if (spec.format == Format::kFp8) {
+    if (spec.scale == ScaleMode::kComputed) {
+      return invalid_argument("scale", "tensor or row for fp8", "computed");
+    }
+    if (spec.layout != ScaleLayout::kLinear || spec.second_layout) {
+      return invalid_argument(spec.second_layout ? "second_layout" : "layout",
+                              "no scale layout (fp8 has no block scales)",
+                              formats::layout_name(spec.second_layout.value_or(spec.layout)));
+    }
+  }
+  const int block = formats::block_elements(spec.format);
+  if (columns % block != 0) {
+    return invalid_argument("x",
+                            "a last dimension that is a multiple of " + std::to_string(block) +
+                                " (" + format + " blocks)",
+                            std::to_string(columns));
+  }
+  return {};
+}
+
+Status check_given_value(const char* argument, float value) {
+  if (std::isfinite(value) && value > 0.0f) return {};
+  return invalid_argument(argument, "a finite scale > 0", std::to_string(value));
+}
+
+// One value, or one a row where `per_row` allows it.
+Status resolve_given(const char* argument, const TensorView& view, bool per_row,
+                     base::Device device, RowTarget& target, OverlapCheck& overlap) {
+  HALFBYTE_RETURN_IF_ERROR(check_dtype(argument, view, DType::kF32));
+  const std::int64_t count = view.numel();
+  const bool one = count == 1;
+  const bool rows = per_row && view.ndim == 1 && count == target.rows;
+  if (!one && !rows) {
+    return invalid_argument(
+        argument,
+        per_row ? "shape [1] or [" + std::to_string(target.rows) + "] (one a row)" : "shape [1]",
+        base::shape_string(view));
+  }
+  if (count == 0) return {};  // one a row, of no rows
+  if (view.data == nullptr) return invalid_argument(argument, "a data pointer", "null");
+  if (reinterpret_cast<std::uintptr_t>(view.data) % sizeof(float) != 0) {
+    return invalid_argument(argument, "a pointer aligned to 4 bytes", "one that is not");
+  }
+  const std::int64_t stride = one ? 0 : view.strides[0];
+  if (view.device.type == base::DeviceType::kCpu) {
+    for (std::int64_t row = 0; row < count; ++row) {
+      HALFBYTE_RETURN_IF_ERROR(check_given_value(argument, view.as<const float>()[row * stride]));
+    }
+  }
+  const bool host_value_for_device =
+      one && view.device.type == base::DeviceType::kCpu && device.type == base::DeviceType::kCuda;
+  if (host_value_for_device) {
+    target.given_value = *view.as<const float>();
+    return {};
+  }
+  HALFBYTE_RETURN_IF_ERROR(check_device(argument, view, device));
+  target.given = view.as<const float>();
+  target.given_stride = stride;
+  Rows elements{view.data, DType::kF32, {}, 1};
+  elements.map = {.rows = count, .inner_rows = count, .inner_stride = stride};
+  overlap.reads(argument, elements);
+  return {};
+}
+
+Status resolve_given_scale(const QuantizeSpec& spec, const GivenScale& given, base::Device device,
+                           RowTarget& target, OverlapCheck& overlap) {
+  const bool takes_encode = spec.format == Format::kNvfp4 && spec.scale == ScaleMode::kTensor;
+  const bool takes_decode = spec.format == Format::kFp8 && spec.scale == ScaleMode::kTensor;
+  if (!takes_encode) {
+    HALFBYTE_RETURN_IF_ERROR(check_absent("global_scale", given.global_scale,
+                                          spec.format == Format::kMxfp4
+                                              ? "mxfp4 has no global scale"
+                                          : spec.format == Format::kFp8 ? "fp8 takes a decode_scale"
+                                                                        : "the scale is computed"));
+  }
+  if (!takes_decode) {
+    HALFBYTE_RETURN_IF_ERROR(check_absent("decode_scale", given.decode_scale,
+                                          spec.format == Format::kFp8
+                                              ? "the scale is computed a row"
+                                              : "only fp8 with scale = tensor takes one"));
+  }
+  if (takes_encode && given.global_scale) {
+    return resolve_given("global_scale", given.global_scale, true, device, target, overlap);
+  }
+  if (takes_decode) {
+    if (!given.decode_scale) {
+      return invalid_argument("decode_scale", "a tensor (fp8 with scale = tensor)", "none");
+    }
+    return resolve_given("decode_scale", given.decode_scale, false, device, target, overlap);
+  }
+  return {};
+}
+
+Status resolve_scale_array(const char* argument, const TensorView& view, ScaleLayout layout,
+                           base::Device device, RowTarget& target, formats::ScaleArray& array,
+                           OverlapCheck& overlap) {
+  const std::int64_t bytes = formats::scale_bytes(layout, target.rows, target.scale_columns());
+  HALFBYTE_RETURN_IF_ERROR(check_array(argument, view, DType::kU8, bytes, device));
+  array = {view.as<std::uint8_t>(), layout};
+  overlap.writes(argument, view);
+  return {};
+}
+
+Status resolve_outputs(const QuantizeSpec& spec, const QuantizeOutputs& out, base::Device device,
+                       RowTarget& target, OverlapCheck& overlap) {
+  base::Result<Rows> codes = resolve_rows("codes", out.codes);
+  if (!codes.ok()) return codes.status();
+  HALFBYTE_RETURN_IF_ERROR(check_dtype("codes", out.codes, DType::kU8));
+  HALFBYTE_RETURN_IF_ERROR(check_device("codes", out.codes, device));
+  const std::int64_t row_bytes = formats::code_bytes(spec.format, target.columns);
+  if (codes.value().map.rows != target.rows || codes.value().columns != row_bytes) {
+    return invalid_argument(
+        "codes", std::to_string(target.rows) + " rows of " + std::to_string(row_bytes) + " bytes",
+        "shape " + base::shape_string(out.codes));
+  }
+  target.codes = out.codes.as<std::uint8_t>();
+  target.code_rows = codes.value().map;
+  overlap.writes("codes", codes.value());
+
+  if (formats::has_block_scales(spec.format)) {
+    HALFBYTE_RETURN_IF_ERROR(resolve_scale_array("scales", out.scales, spec.layout, device, target,
+                                                 target.scales[0], overlap));
+  } else {
+    HALFBYTE_RETURN_IF_ERROR(check_absent("scales", out.scales, "fp8 has no block scales"));
+  }
+  if (spec.second_layout) {
+    HALFBYTE_RETURN_IF_ERROR(resolve_scale_array("scales_second", out.scales_second,
+                                                 *spec.second_layout, device, target,
+                                                 target.scales[1], overlap));
+  } else {
+    HALFBYTE_RETURN_IF_ERROR(
+        check_absent("scales_second", out.scales_second, "no second_layout is asked for"));
+  }
+
+  struct FloatOutput {
+    const char* argument;
+    const TensorView& view;
+    ScaleMode mode;
+    std::int64_t count;
+    float*& pointer;
+  };
+  const FloatOutput outputs[] = {
+      {"row_scale", out.row_scale, ScaleMode::kRow, target.rows, target.row_scale},
+      {"out.global_scale", out.global_scale, ScaleMode::kComputed, 1, target.computed_encode},
+      {"out.decode_scale", out.decode_scale, ScaleMode::kComputed, 1, target.computed_decode}};
+  for (const FloatOutput& output : outputs) {
+    if (spec.scale != output.mode) {
+      HALFBYTE_RETURN_IF_ERROR(check_absent(output.argument, output.view,
+                                            output.mode == ScaleMode::kRow
+                                                ? "only scale = row gives it"
+                                                : "only scale = computed gives it"));
+      continue;
+    }
+    HALFBYTE_RETURN_IF_ERROR(
+        check_array(output.argument, output.view, DType::kF32, output.count, device));
+    output.pointer = output.view.as<float>();
+    overlap.writes(output.argument, output.view);
+  }
+  return {};
+}
+
+}  // namespace
+
+base::Result<RowTarget> resolve_target(const QuantizeSpec& spec, const GivenScale& given,
+                                       const QuantizeOutputs& out, std::int64_t rows,
+                                       std::int64_t columns, base::Device device,
+                                       OverlapCheck& overlap) {
+  HALFBYTE_RETURN_IF_ERROR(check_spec(spec, columns));
+  RowTarget target;
+  target.format = spec.format;
+  target.mode = spec.scale;
+  target.scale_rule = spec.scale_rule;
+  target.mx_rule = spec.mx_rule;
+  target.rows = rows;
+  target.columns = columns;
+  HALFBYTE_RETURN_IF_ERROR(resolve_given_scale(spec, given, device, target, overlap));
+  HALFBYTE_RETURN_IF_ERROR(resolve_outputs(spec, out, device, target, overlap));
+  return target;
+}
+
+}  // namespace halfbyte::ops

@@ -1,0 +1,20 @@
+// Turns the arguments of a quantization into the RowTarget that kernels take, checking each.
+#pragma once
+
+#include <cstdint>
+
+#include "halfbyte/base/status.h"
+#include "halfbyte/formats/row_target.h"
+#include "halfbyte/ops/common/arguments.h"
+#include "halfbyte/ops/common/quantize_spec.h"
+
+namespace halfbyte::ops {
+
+// `rows` x `columns` is the tensor to be quantized, on `device`; every tensor that is read or
+// written is added to `overlap`. For scale = computed the caller sets tensor_amax afterwards.
+base::Result<formats::RowTarget> resolve_target(const QuantizeSpec& spec, const GivenScale& given,
+                                                const QuantizeOutputs& out, std::int64_t rows,
+                                                std::int64_t columns, base::Device device,
+                                                OverlapCheck& overlap);
+
+}  // namespace halfbyte::ops

@@ -1,0 +1,22 @@
+// From a run-time type to the launcher of rmsnorm_cuda.cuh.
+#include "halfbyte/numerics/visit_dtype.h"
+#include "halfbyte/ops/rmsnorm/rmsnorm_cuda.cuh"
+
+namespace halfbyte::ops::cuda {
+
+HALFBYTE_RMSNORM_LAUNCHER(extern, numerics::Bf16)
+HALFBYTE_RMSNORM_LAUNCHER(extern, numerics::Fp16)
+HALFBYTE_RMSNORM_LAUNCHER(extern, float)
+
+base::Status rmsnorm_rows(const NormProblem& problem, base::Device device, void* stream) {
+  const simt::DeviceScope scope(device);
+  HALFBYTE_RETURN_IF_ERROR(scope.status());
+  NormKernelArgs args{problem, {}, problem.target != nullptr};
+  if (args.quantizes) args.target = *problem.target;
+  args.problem.target = nullptr;
+  return numerics::visit_float(problem.x.dtype, [&]<class T>(T) {
+    return launch_rmsnorm<T>(args, static_cast<cudaStream_t>(stream));
+  });
+}
+
+}  // namespace halfbyte::ops::cuda

@@ -1,0 +1,343 @@
+// The committed bits. Each call of a fixed list is made on inputs of a generator of its own, the
+// bytes it writes are hashed (FNV-1a, 64 bits, NaNs as one), and the hashes stand in
+// golden_bits.txt. A change of them is a change of the numerics contract: it raises
+// kNumericsVersion, and HALFBYTE_WRITE_GOLDEN=1 writes the new file.
+#include <gtest/gtest.h>
+
+#include <cinttypes>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <limits>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "halfbyte/formats/scale_layout.h"
+#include "halfbyte/numerics/version.h"
+#include "halfbyte/ops/common/testing.h"
+#include "halfbyte/ops/quantize/quantize.h"
+#include "halfbyte/ops/rmsnorm/rmsnorm.h"
+
+namespace halfbyte::ops {
+namespace {
+
+using base::DType;
+using base::Execution;
+using testing::TensorSet;
+using testing::TestTensor;
+
+constexpr char kPath[] = HALFBYTE_SOURCE_DIR "/tests/golden_bits/golden_bits.txt";
+
+// Knuth's MMIX generator: integers alone, the same everywhere.
+class Lcg {
+ public:
+  explicit Lcg(std::uint64_t seed) : state_(seed) {}
+  std::uint32_t next() {
+    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<std::uint32_t>(state_ >> 32);
+  }
+  // In steps of 2^-12 from -8 to 8, times a power of two: exact in fp32.
+  float value(int exponent) {
+    const auto integer = static_cast<std::int32_t>(next() >> 16) - 32768;
+    return std::ldexp(static_cast<float>(integer), exponent - 12);
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+class Hash {
+ public:
+  void byte(std::uint32_t b) { state_ = (state_ ^ (b & 0xFFu)) * 0x100000001B3u; }
+  void element(DType dtype, std::uint32_t bits) {
+    const bool half = dtype == DType::kF16 || dtype == DType::kBF16;
+    const std::uint32_t infinity = dtype == DType::kF32   ? 0x7F800000u
+                                   : dtype == DType::kF16 ? 0x7C00u
+                                                          : 0x7F80u;
+    const std::uint32_t magnitude = bits & (half ? 0x7FFFu : 0x7FFFFFFFu);
+    if (dtype != DType::kU8 && magnitude > infinity) bits = infinity + 1;
+    for (int i = 0; i < base::dtype_bytes(dtype); ++i) byte(bits >> (8 * i));
+  }
+  std::uint64_t value() const { return state_; }
+
+ private:
+  std::uint64_t state_ = 0xCBF29CE484222325u;
+};
+
+// Every tensor of the set, in the order of their names.
+std::uint64_t hash_of(const TensorSet& set) {
+  Hash hash;
+  for (const auto& [name, tensor] : set.tensors()) {
+    const TensorView view = tensor.view();
+    for (const char c : name) hash.byte(static_cast<std::uint32_t>(c));
+    for (std::int64_t i = 0; i < view.numel(); ++i) {
+      hash.element(view.dtype, testing::get_bits(view, i));
+    }
+  }
+  return hash.value();
+}
+
+struct Call {
+  std::string name;
+  TensorSet set;
+  testing::Operation operation;
+};
+
+// Ordinary values over several exponents, with a zero block, a row of subnormals, a NaN and an Inf
+// in rows of their own.
+void fill(Lcg& lcg, const TensorView& view, bool special) {
+  const std::int64_t columns = view.shape[view.ndim - 1], rows = view.numel() / columns;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t k = 0; k < columns; ++k) {
+      const int exponent = static_cast<int>(lcg.next() >> 29) - 5;
+      float value = lcg.value(exponent);
+      if (special && row == 1 && k < 32) value = 0.0f;
+      if (special && row == 2) value = std::ldexp(value, view.dtype == DType::kF16 ? -20 : -130);
+      testing::set(view, row * columns + k, value);
+    }
+  }
+  if (!special || rows < 5) return;
+  testing::set_bits(view, 3 * columns + 5, view.dtype == DType::kF32 ? 0x7FC00000u : 0x7FC0u);
+  if (view.dtype == DType::kF16) testing::set_bits(view, 3 * columns + 5, 0x7E00u);
+  testing::set(view, 4 * columns + 1, -std::numeric_limits<float>::infinity());
+}
+
+void add_outputs(TensorSet& set, const QuantizeSpec& spec, std::int64_t rows,
+                 std::int64_t columns) {
+  set.add("codes", TestTensor(DType::kU8, {rows, formats::code_bytes(spec.format, columns)}));
+  const auto add_scales = [&](const char* name, ScaleLayout layout) {
+    const std::int64_t blocks = columns / formats::block_elements(spec.format);
+    set.add(name, TestTensor(DType::kU8, {formats::scale_bytes(layout, rows, blocks)}));
+  };
+  if (formats::has_block_scales(spec.format)) add_scales("scales", spec.layout);
+  if (spec.second_layout) add_scales("scales_second", *spec.second_layout);
+  if (spec.scale == ScaleMode::kRow) set.add("row_scale", TestTensor(DType::kF32, {rows}));
+  if (spec.scale == ScaleMode::kComputed) {
+    set.add("out_global_scale", TestTensor(DType::kF32, {1}));
+    set.add("out_decode_scale", TestTensor(DType::kF32, {1}));
+  }
+  if (spec.scale != ScaleMode::kTensor || spec.format == Format::kMxfp4) return;
+  const char* name = spec.format == Format::kFp8 ? "decode_scale" : "global_scale";
+  set.add(name, TestTensor(DType::kF32, {1}));
+  testing::fill(set.view(name), {spec.format == Format::kFp8 ? 0.037f : 91.3f});
+}
+
+GivenScale given(const TensorSet& set) {
+  return {set.view("global_scale"), set.view("decode_scale")};
+}
+QuantizeOutputs outputs(const TensorSet& set) {
+  return {set.view("codes"),     set.view("scales"),           set.view("scales_second"),
+          set.view("row_scale"), set.view("out_global_scale"), set.view("out_decode_scale")};
+}
+
+struct NamedSpec {
+  const char* name;
+  QuantizeSpec spec;
+};
+std::vector<NamedSpec> specs() {
+  const auto spec = [](Format format, ScaleMode scale, ScaleRule rule, MxRule mx,
+                       ScaleLayout layout, std::optional<ScaleLayout> second) {
+    return QuantizeSpec{format, layout, second, scale, rule, mx};
+  };
+  using L = ScaleLayout;
+  using M = ScaleMode;
+  constexpr ScaleRule kernel = ScaleRule::kKernel, te = ScaleRule::kTe;
+  constexpr MxRule up = MxRule::kRoundUp, ocp = MxRule::kOcpFloor;
+  return {{"nvfp4_tensor", spec(Format::kNvfp4, M::kTensor, kernel, up, L::kLinear, L::k128x4)},
+          {"nvfp4_row", spec(Format::kNvfp4, M::kRow, kernel, up, L::k128x4, {})},
+          {"nvfp4_computed", spec(Format::kNvfp4, M::kComputed, kernel, up, L::k8x4, {})},
+          {"nvfp4_tensor_te", spec(Format::kNvfp4, M::kTensor, te, up, L::kLinear, {})},
+          {"nvfp4_row_te", spec(Format::kNvfp4, M::kRow, te, up, L::kLinear, L::k8x4)},
+          {"nvfp4_computed_te", spec(Format::kNvfp4, M::kComputed, te, up, L::k128x4, {})},
+          {"mxfp4_round_up", spec(Format::kMxfp4, M::kTensor, kernel, up, L::k128x4, L::kLinear)},
+          {"mxfp4_ocp_floor", spec(Format::kMxfp4, M::kTensor, kernel, ocp, L::k8x4, {})},
+          {"fp8_tensor", spec(Format::kFp8, M::kTensor, kernel, up, L::kLinear, {})},
+          {"fp8_row", spec(Format::kFp8, M::kRow, kernel, up, L::kLinear, {})}};
+}
+
+constexpr std::int64_t kRows = 9, kColumns = 416;
+constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+
+std::string name_of(const char* operation, const char* option, DType dtype) {
+  return std::string(operation) + "/" + option + "/" + std::string(base::dtype_name(dtype));
+}
+
+void add_quantize_calls(std::vector<Call>& calls) {
+  for (const auto& [name, spec] : specs()) {
+    for (const DType dtype : kTypes) {
+      Call call{name_of("quantize", name, dtype), {}, {}};
+      Lcg lcg(calls.size() + 1);
+      call.set.add("x", TestTensor(dtype, {kRows, kColumns}));
+      // A NaN would make the whole tensor NaN where the scale is computed from it.
+      fill(lcg, call.set.view("x"), spec.scale != ScaleMode::kComputed);
+      add_outputs(call.set, spec, kRows, kColumns);
+      call.operation = [spec = spec](const TensorSet& set, const Execution& execution) {
+        return quantize({set.view("x"), given(set), spec, outputs(set)}, execution);
+      };
+      calls.push_back(std::move(call));
+    }
+  }
+}
+
+void add_dequantize_calls(std::vector<Call>& calls) {
+  for (const Format format : {Format::kNvfp4, Format::kMxfp4, Format::kFp8}) {
+    for (const DType dtype : kTypes) {
+      Call call{name_of("dequantize", formats::format_name(format), dtype), {}, {}};
+      Lcg lcg(calls.size() + 1);
+      const bool blocks = formats::has_block_scales(format);
+      const ScaleLayout layout = blocks ? ScaleLayout::k128x4 : ScaleLayout::kLinear;
+      call.set.add("x", TestTensor(dtype, {kRows, kColumns}));
+      call.set.add("codes", TestTensor(DType::kU8, {kRows, formats::code_bytes(format, kColumns)}));
+      if (blocks) {
+        const std::int64_t columns = kColumns / formats::block_elements(format);
+        call.set.add("scales",
+                     TestTensor(DType::kU8, {formats::scale_bytes(layout, kRows, columns)}));
+      }
+      for (const char* name : {"codes", "scales"}) {
+        const TensorView view = call.set.view(name);
+        for (std::int64_t i = 0; view && i < view.numel(); ++i) {
+          testing::set_bits(view, i, lcg.next() >> 24);
+        }
+      }
+      call.set.add("scale", TestTensor(DType::kF32, {kRows}));
+      for (int row = 0; row < kRows; ++row) {
+        testing::set(call.set.view("scale"), row, std::fabs(lcg.value(-3)) + 0.001f);
+      }
+      call.operation = [=](const TensorSet& set, const Execution& execution) {
+        formats::PackedTensor packed{
+            format, layout, kRows, kColumns, set.view("codes"), set.view("scales"), {}, {}};
+        if (format != Format::kMxfp4) {
+          packed.scale = set.view("scale");
+          packed.scale_kind =
+              format == Format::kNvfp4 ? formats::ScaleKind::kEncode : formats::ScaleKind::kDecode;
+        }
+        return dequantize({packed, set.view("x")}, execution);
+      };
+      calls.push_back(std::move(call));
+    }
+  }
+}
+
+struct NormOptions {
+  const char* name;
+  bool residual, fp32_weight, bias;
+  Rounding rounding;
+  float eps;
+};
+constexpr NormOptions kNormOptions[] = {
+    {"plain", false, false, false, Rounding::kFloat32, 1e-6f},
+    {"residual", true, true, false, Rounding::kFloat32, 1e-5f},
+    {"gemma", false, true, true, Rounding::kFloat32, 1e-6f},
+    {"huggingface", true, false, false, Rounding::kHuggingFace, 0.0f}};
+
+// 1003 columns, a short last leaf, for rmsnorm alone.
+void add_norm_tensors(TensorSet& set, const NormOptions& options, DType dtype, std::int64_t columns,
+                      std::uint64_t seed) {
+  Lcg lcg(seed);
+  const auto add = [&](const char* name, DType type, std::vector<std::int64_t> shape) {
+    set.add(name, TestTensor(type, std::move(shape)));
+    fill(lcg, set.view(name), std::string(name) == "x");
+  };
+  add("x", dtype, {kRows, columns});
+  add("weight", options.fp32_weight ? DType::kF32 : dtype, {columns});
+  if (options.residual) add("residual", dtype, {kRows, columns});
+  set.add("y", TestTensor(dtype, {kRows, columns}));
+}
+
+NormArgs norm_args(const TensorSet& set, const NormOptions& options) {
+  return {set.view("x"), set.view("weight"), set.view("residual"),
+          options.eps,   options.rounding,   options.bias};
+}
+
+void add_rmsnorm_calls(std::vector<Call>& calls) {
+  for (const NormOptions& options : kNormOptions) {
+    for (const DType dtype : kTypes) {
+      Call call{name_of("rmsnorm", options.name, dtype), {}, {}};
+      add_norm_tensors(call.set, options, dtype, 1003, calls.size() + 1);
+      call.operation = [&options](const TensorSet& set, const Execution& execution) {
+        return rmsnorm({norm_args(set, options), set.view("y")}, execution);
+      };
+      calls.push_back(std::move(call));
+    }
+  }
+  for (const auto& [name, spec] : specs()) {
+    if (spec.scale_rule == ScaleRule::kTe) continue;
+    const NormOptions& options = kNormOptions[calls.size() % 4];
+    const DType dtype = kTypes[calls.size() % 3];
+    Call call{name_of("rmsnorm_quantize", name, dtype), {}, {}};
+    add_norm_tensors(call.set, options, dtype, kColumns, calls.size() + 1);
+    add_outputs(call.set, spec, kRows, kColumns);
+    call.operation = [&options, spec = spec](const TensorSet& set, const Execution& execution) {
+      return rmsnorm_quantize(
+          {norm_args(set, options), set.view("y"), given(set), spec, outputs(set)}, execution);
+    };
+    calls.push_back(std::move(call));
+  }
+}
+
+std::vector<Call> all_calls() {
+  std::vector<Call> calls;
+  add_quantize_calls(calls);
+  add_dequantize_calls(calls);
+  add_rmsnorm_calls(calls);
+  for (const DType dtype : kTypes) {
+    Call call{name_of("amax", "per_row", dtype), {}, {}};
+    Lcg lcg(calls.size() + 1);
+    call.set.add("x", TestTensor(dtype, {kRows, kColumns}));
+    fill(lcg, call.set.view("x"), true);
+    call.set.add("amax", TestTensor(DType::kF32, {kRows}));
+    call.operation = [](const TensorSet& set, const Execution& execution) {
+      return amax({set.view("x"), set.view("amax"), true}, execution);
+    };
+    calls.push_back(std::move(call));
+  }
+  return calls;
+}
+
+// The whole file, as a runner's bits make it.
+std::string golden_text(const testing::Runner& runner) {
+  std::ostringstream text;
+  text << "numerics version " << numerics::kNumericsVersion << "\n";
+  for (const Call& call : all_calls()) {
+    TensorSet set = call.set.clone();
+    const base::Status status = runner.run(set, call.operation);
+    EXPECT_TRUE(status.ok()) << call.name << ": " << status.message();
+    char hash[24];
+    std::snprintf(hash, sizeof hash, "%016" PRIx64, hash_of(set));
+    text << call.name << " " << hash << "\n";
+  }
+  return text.str();
+}
+
+void expect_golden(const testing::Runner& runner) {
+  std::ifstream file(kPath);
+  ASSERT_TRUE(file) << kPath << " is missing: HALFBYTE_WRITE_GOLDEN=1 writes it";
+  std::istringstream actual(golden_text(runner));
+  std::string expected_line, actual_line;
+  while (std::getline(actual, actual_line)) {
+    ASSERT_TRUE(std::getline(file, expected_line)) << "the file ends before " << actual_line;
+    EXPECT_EQ(actual_line, expected_line) << runner.name;
+  }
+  EXPECT_FALSE(std::getline(file, expected_line)) << "the file goes on: " << expected_line;
+}
+
+TEST(GoldenBits, Reference) {
+  if (const char* write = std::getenv("HALFBYTE_WRITE_GOLDEN"); write && *write == '1') {
+    std::ofstream(kPath) << golden_text(testing::reference_runner());
+  }
+  expect_golden(testing::reference_runner());
+}
+TEST(GoldenBits, EveryCpuLevel) {
+  for (const testing::Runner& runner : testing::cpu_runners()) expect_golden(runner);
+}
+TEST(GoldenBits, Cuda) {
+  const std::vector<testing::Runner> runners = testing::cuda_runners();
+  if (runners.empty()) GTEST_SKIP() << "no CUDA device";
+  for (const testing::Runner& runner : runners) expect_golden(runner);
+}
+
+}  // namespace
+}  // namespace halfbyte::ops
