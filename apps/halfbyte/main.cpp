@@ -1,0 +1,76 @@
+// halfbyte: the command line program. Commands live in cmd_*.cpp; the work is done by the library.
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <exception>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "apps/halfbyte/commands.h"
+#include "apps/halfbyte/output.h"
+
+namespace halfbyte::app {
+namespace {
+
+// Commands that exist on paper: a clear answer instead of "not expected".
+constexpr std::array<std::string_view, 4> kPlanned = {"dequantize", "convert", "inspect",
+                                                      "compare"};
+
+// "" for a command of `commands`, else what is wrong with `name` ("": none was given).
+std::string unknown_command(const std::string& name, std::span<const Command> commands) {
+  std::string known;
+  for (const Command& command : commands) {
+    if (command.parser->get_name() == name) return "";
+    known += (known.empty() ? "" : ", ") + command.parser->get_name();
+  }
+  const bool planned = std::find(kPlanned.begin(), kPlanned.end(), name) != kPlanned.end();
+  return "command: expected one of " + known + ", got " +
+         (name.empty() ? "none" : "'" + name + "'") +
+         (planned ? ", which is not in this build yet" : "");
+}
+
+int run(int argc, char** argv) {
+  CLI::App program{
+      "Fused FP4 kernels for LLM inference: quantize checkpoints, run and time single operators.",
+      "halfbyte"};
+  program.set_version_flag("--version", std::string("halfbyte ") + HALFBYTE_VERSION);
+  program.footer("Example:\n  halfbyte quantize models/llama models/llama-nvfp4");
+  program.require_subcommand(1);
+  const std::array commands = {add_quantize(program), add_op(program), add_bench(program),
+                               add_doctor(program)};
+  try {
+    const std::string first = argc > 1 ? argv[1] : "";
+    if (!first.starts_with('-')) {
+      if (const std::string problem = unknown_command(first, commands); !problem.empty()) {
+        return print_error(kExitUsage, problem);
+      }
+    }
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return program.exit(error);  // --help, --version
+    return print_error(kExitUsage, error.what());
+  }
+  for (const Command& command : commands) {
+    if (command.parser->parsed()) return command.run();
+  }
+  return kExitUsage;
+}
+
+}  // namespace
+}  // namespace halfbyte::app
+
+int main(int argc, char** argv) {
+  using namespace halfbyte::app;
+  int code = kExitData;
+  try {
+    code = run(argc, argv);
+  } catch (const std::exception& error) {  // out of memory; anything else is a bug
+    code = print_error(kExitData, error.what());
+  }
+  // A report that did not reach the disk is not a success.
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    code = print_error(kExitData, "stdout: cannot write");
+  }
+  return code;
+}

@@ -1,0 +1,105 @@
+#include "apps/halfbyte/op_table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "apps/halfbyte/op_run.h"
+
+namespace halfbyte::app {
+namespace {
+
+#define HALFBYTE_QUANTIZE_KEYS                                                               \
+  {"format", "nvfp4|mxfp4|fp8", "nvfp4"}, {"layout", "linear|128x4|8x4", "linear"},          \
+      {"second_layout", "linear|128x4|8x4", ""}, {"scale", "tensor|row|computed", "tensor"}, \
+      {"scale_rule", "kernel|te", "kernel"}, {                                               \
+    "mx_rule", "round_up|ocp_floor", "round_up"                                              \
+  }
+#define HALFBYTE_NORM_KEYS \
+  {"eps", "FLOAT", "1e-6"}, {"rounding", "float32|huggingface", "float32"}, { "bias", "0|1", "0" }
+
+constexpr OpInput kQuantizeInputs[] = {
+    {"x", true}, {"global_scale", false}, {"decode_scale", false}};
+constexpr OpKey kQuantizeKeys[] = {HALFBYTE_QUANTIZE_KEYS};
+
+constexpr OpInput kDequantizeInputs[] = {{"codes", true},
+                                         {"scales", false},
+                                         {"global_scale", false},
+                                         {"decode_scale", false},
+                                         {"row_scale", false}};
+constexpr OpKey kDequantizeKeys[] = {{"format", "nvfp4|mxfp4|fp8", "nvfp4"},
+                                     {"layout", "linear|128x4|8x4", "linear"},
+                                     {"dtype", "bf16|fp16|fp32", "bf16"},
+                                     {"rows", "INT", ""},
+                                     {"columns", "INT", ""}};
+
+constexpr OpInput kAmaxInputs[] = {{"x", true}};
+constexpr OpKey kAmaxKeys[] = {{"per", "tensor|row", "tensor"}};
+
+constexpr OpInput kRmsNormInputs[] = {{"x", true}, {"weight", true}, {"residual", false}};
+constexpr OpKey kRmsNormKeys[] = {HALFBYTE_NORM_KEYS};
+
+constexpr OpInput kRmsNormQuantizeInputs[] = {{"x", true},
+                                              {"weight", true},
+                                              {"residual", false},
+                                              {"global_scale", false},
+                                              {"decode_scale", false}};
+constexpr OpKey kRmsNormQuantizeKeys[] = {
+    HALFBYTE_NORM_KEYS, HALFBYTE_QUANTIZE_KEYS, {"normed", "0|1", "0"}};
+
+#undef HALFBYTE_QUANTIZE_KEYS
+#undef HALFBYTE_NORM_KEYS
+
+constexpr OpInfo kOperators[] = {
+    {"quantize", kQuantizeInputs, kQuantizeKeys,
+     "codes, scales, scales_second, row_scale, global_scale, decode_scale", run_quantize},
+    {"dequantize", kDequantizeInputs, kDequantizeKeys, "x", run_dequantize},
+    {"amax", kAmaxInputs, kAmaxKeys, "amax", run_amax},
+    {"rmsnorm", kRmsNormInputs, kRmsNormKeys, "normed, residual", run_rmsnorm},
+    {"rmsnorm_quantize", kRmsNormQuantizeInputs, kRmsNormQuantizeKeys,
+     "codes, scales, scales_second, row_scale, global_scale, decode_scale, normed, residual",
+     run_rmsnorm_quantize}};
+
+constexpr std::string_view kPlanned[] = {"silu_mul", "silu_mul_quantize", "rope", "gemm"};
+
+}  // namespace
+
+std::span<const OpInfo> operators() { return kOperators; }
+std::span<const std::string_view> planned_operators() { return kPlanned; }
+
+const OpInfo* find_operator(std::string_view name) {
+  const auto* found = std::find_if(std::begin(kOperators), std::end(kOperators),
+                                   [&](const OpInfo& info) { return info.name == name; });
+  return found == std::end(kOperators) ? nullptr : found;
+}
+
+std::string operator_names() {
+  std::string names;
+  for (const OpInfo& info : kOperators) {
+    names += names.empty() ? "" : ", ";
+    names += info.name;
+  }
+  return names;
+}
+
+std::string operators_help() {
+  std::string text =
+      "Operators (inputs in brackets are optional; the first value of a key is its "
+      "default):\n";
+  for (const OpInfo& info : kOperators) {
+    text += fmt::format("  {}\n    inputs ", info.name);
+    for (const OpInput& input : info.inputs) {
+      text += input.required ? fmt::format(" {}", input.name) : fmt::format(" [{}]", input.name);
+    }
+    text += "\n    keys   ";
+    for (const OpKey& key : info.keys) {
+      const bool number = key.values == "INT" || key.values == "FLOAT";
+      text += fmt::format(" {}={}", key.name,
+                          number && !key.initial.empty() ? key.initial : key.values);
+    }
+    text += fmt::format("\n    outputs {}\n", info.outputs);
+  }
+  return text;
+}
+
+}  // namespace halfbyte::app
