@@ -2,9 +2,9 @@
  *
  * Stable: argument structs start with struct_size (sizeof the struct; HALFBYTE_INIT sets it and
  * zeroes the rest), nest by pointer, and grow only at the end, where 0 means what callers had
- * before; enum values are fixed. Every function returns a halfbyte_status; when it is not HALFBYTE_OK,
- * halfbyte_error_message() says which argument, what was expected and what was given, and nothing
- * was written. docs/numerics.md defines every bit that comes out. Thread-safe.
+ * before; enum values are fixed. Every function returns a halfbyte_status; when it is not
+ * HALFBYTE_OK, halfbyte_error_message() says which argument, what was expected and what was given,
+ * and nothing was written. docs/numerics.md defines every bit that comes out. Thread-safe.
  */
 #ifndef HALFBYTE_H_
 #define HALFBYTE_H_

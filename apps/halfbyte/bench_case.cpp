@@ -11,6 +11,7 @@
 
 #include "apps/halfbyte/device_copy.h"
 #include "apps/halfbyte/floor_cpu.h"
+#include "apps/halfbyte/floor_cuda.h"
 #include "apps/halfbyte/measure.h"
 #include "apps/halfbyte/op_tensors.h"
 #include "halfbyte/formats/nvfp4.h"
@@ -309,10 +310,22 @@ Status measure_cuda(const NormCase& c, float scale, base::Execution execution, N
     if (timed.ok()) us = timed.value();
     return timed.status();
   };
+  const Buffers& buffers = made.value();
+  HALFBYTE_RETURN_IF_ERROR(
+      time([&](std::int64_t set) { return buffers.fused(c, execution, set); }, timing.fused_us));
   HALFBYTE_RETURN_IF_ERROR(time(
-      [&](std::int64_t set) { return made.value().fused(c, execution, set); }, timing.fused_us));
-  return time([&](std::int64_t set) { return made.value().unfused(c, execution, set); },
-              timing.unfused_us);
+      [&](std::int64_t set) { return buffers.unfused(c, execution, set); }, timing.unfused_us));
+  for (const CudaFloorVariant variant : cuda_floor_variants()) {
+    double us = 0;
+    HALFBYTE_RETURN_IF_ERROR(time(
+        [&](std::int64_t set) {
+          return cuda_stream_floor(buffers.reads(set), buffers.writes(set), variant,
+                                   execution.stream);
+        },
+        us));
+    timing.floor_us = std::min(us, timing.floor_us.value_or(us));
+  }
+  return {};
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ struct NormCase {
 struct NormTiming {
   double fused_us = 0;
   double unfused_us = 0;           // rmsnorm (with the residual, if any), then quantize
-  std::optional<double> floor_us;  // CPU only, so far
+  std::optional<double> floor_us;  // the best variant's
   std::int64_t bytes = 0;          // that the fused operator must read and write
   bool bits_equal = false;         // fused == unfused, and == the reference where it was run
   bool checked_reference = false;  // small cases only

@@ -1,5 +1,6 @@
-// device_copy.h in a build without CUDA.
+// device_copy.h and floor_cuda.h in a build without CUDA.
 #include "apps/halfbyte/device_copy.h"
+#include "apps/halfbyte/floor_cuda.h"
 #include "halfbyte/base/cuda_device.h"
 
 namespace halfbyte::app {
@@ -14,6 +15,12 @@ base::Status device_synchronize() { return require_cuda(); }
 std::size_t device_l2_bytes() { return 0; }
 
 base::Result<double> time_on_device(const std::function<base::Status(void*, int)>&, int, int) {
+  return require_cuda();
+}
+
+std::vector<CudaFloorVariant> cuda_floor_variants() { return {}; }
+base::Status cuda_stream_floor(std::span<const std::span<const std::byte>>,
+                               std::span<const std::span<std::byte>>, CudaFloorVariant, void*) {
   return require_cuda();
 }
 

@@ -33,7 +33,7 @@ struct LinearTensorNames {
   std::string global_scale;
 };
 LinearTensorNames linear_tensor_names(Convention convention, formats::Format format,
-                                                   std::string_view module);
+                                      std::string_view module);
 
 // The fp32 scale of an NVFP4 weight (or of the weights that share one), as used by the encode:
 // decode == fl(1/encode). The one that a convention stores gives the other one back:
@@ -60,8 +60,8 @@ struct QuantizationDeclaration {
 std::string quantization_config_json(const QuantizationDeclaration& declaration);
 // `config` (the text of a config.json; `path` names it in errors) with "quantization_config" set.
 // Errors (kData): not a JSON object; already quantized.
-base::Result<std::string> quantized_config_json(
-    const std::string& config, const std::string& path, const QuantizationDeclaration& declaration);
+base::Result<std::string> quantized_config_json(const std::string& config, const std::string& path,
+                                                const QuantizationDeclaration& declaration);
 // The text of hf_quant_config.json (ModelOpt).
 std::string hf_quant_config_json(const QuantizationDeclaration& declaration);
 

@@ -29,7 +29,7 @@ struct WeightChoice {
 // over the whole name), and rows that blocks do not fill (excluded). Stacked expert weights (3-D)
 // are excluded too: this build does not quantize them.
 WeightChoice choose_weight(const io::SafetensorsEntry& tensor, formats::Format format,
-                                        std::span<const std::string> ignore);
+                           std::span<const std::string> ignore);
 
 // Modules that give the same key are fused by engines into one matrix and must share one fp32
 // scale: q, k, v; gate, up (w1, w3); q_a, kv_a. A module of no such family is its own key.

@@ -61,7 +61,7 @@ struct QuantizeReport {
 // not have), kData (quantized already, a weight with NaN or Inf, nothing to quantize, a file that
 // breaks a rule), kUnsupported (a sharded folder), kIo. After an error there is no output.
 base::Result<QuantizeReport> quantize_checkpoint(const std::filesystem::path& in,
-                                                              const std::filesystem::path& out,
-                                                              const QuantizeOptions& options);
+                                                 const std::filesystem::path& out,
+                                                 const QuantizeOptions& options);
 
 }  // namespace halfbyte::checkpoint

@@ -26,7 +26,6 @@ struct TensorError {
 // `packed` (FP4, its fp32 scale as stored) dequantized to fp32 against `original`, contiguous fp32,
 // fp16 or bf16 [rows, columns]. CPU tensors.
 base::Result<TensorError> tensor_error(const formats::PackedTensor& packed,
-                                                    const base::TensorView& original,
-                                                    int num_threads = 0);
+                                       const base::TensorView& original, int num_threads = 0);
 
 }  // namespace halfbyte::checkpoint

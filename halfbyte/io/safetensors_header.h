@@ -61,7 +61,7 @@ struct SafetensorsHeader {
 // Parses the header of `file`, the bytes of a whole file. Entries point into `file`, of which only
 // the header is read. `file_name` appears in messages only. Memory is at most a constant (about
 // 20) times the header; out of memory is StatusCode::kIo.
-base::Result<SafetensorsHeader> parse_safetensors_header(
-    std::span<const std::byte> file, std::string_view file_name);
+base::Result<SafetensorsHeader> parse_safetensors_header(std::span<const std::byte> file,
+                                                         std::string_view file_name);
 
 }  // namespace halfbyte::io

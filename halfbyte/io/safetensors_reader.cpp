@@ -31,9 +31,7 @@ struct Descriptor {
 
 }  // namespace
 
-void SafetensorsFile::Unmap::operator()(std::byte* address) const {
-  ::munmap(address, bytes);
-}
+void SafetensorsFile::Unmap::operator()(std::byte* address) const { ::munmap(address, bytes); }
 
 Result<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
   // O_NONBLOCK: opening a FIFO must be refused below, not wait for a writer.

@@ -40,9 +40,7 @@ Status check_utf8(const std::string& path, const std::string& what, const std::s
   return wrong(path, what, "UTF-8", quote_text(text));
 }
 
-std::string json_string(const std::string& text) {
-  return nlohmann::json(text).dump();
-}
+std::string json_string(const std::string& text) { return nlohmann::json(text).dump(); }
 
 // The length field and the JSON object, padded with spaces to a multiple of 8, and the bytes of
 // each tensor. Same key order and spelling as the safetensors package writes.
@@ -106,9 +104,7 @@ Result<std::string> make_header(const std::string& path,
 }
 
 // The folder of `path` with its final '/', or "" for the current one.
-std::string folder_of(const std::string& path) {
-  return path.substr(0, path.rfind('/') + 1);
-}
+std::string folder_of(const std::string& path) { return path.substr(0, path.rfind('/') + 1); }
 
 // Makes a rename durable. The file is already in place, and not every file system can sync a
 // folder, so a refusal is not an error.

@@ -79,9 +79,8 @@ struct NamedTensor {
 // Writes a whole file; strided views row by row. Errors: those of SafetensorsWriter, and
 // kInvalidArgument for a view that is not given or null, not on the CPU, has rows that are not
 // dense, or does not fit the dtype it shall be stored as.
-base::Status write_safetensors(const std::string& path,
-                                            std::span<const NamedTensor> tensors,
-                                            const SafetensorsMetadata& metadata = {},
-                                            SafetensorsWriteOptions options = {});
+base::Status write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
+                               const SafetensorsMetadata& metadata = {},
+                               SafetensorsWriteOptions options = {});
 
 }  // namespace halfbyte::io

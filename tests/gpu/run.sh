@@ -41,6 +41,13 @@ sanitize() {  # sanitize TOOL PROGRAM: its CUDA cases, few and small
 
 build build-gpu 90a
 run_tests tests-sm_90a build-gpu .
+# The package's tests, where this machine's python3 has torch; CUDA tensors included.
+if python3 -c 'import torch, pytest' 2>/dev/null; then
+  HALFBYTE_LIBRARY=build-gpu/lib/libhalfbyte.so PYTHONPATH=bindings/python \
+    timeout 300 python3 -m pytest -q -p no:cacheprovider bindings/python/tests >"$out/python.log" 2>&1
+  note "python tests" "$(tail -n 1 "$out/python.log")"
+  grep -E '^(FAILED|ERROR|E  )' "$out/python.log" | head -30
+fi
 build build-gpu-sm80 80
 run_tests cuda-tests-through-sm_80-ptx build-gpu-sm80 Cuda
 for tool in memcheck racecheck initcheck; do
