@@ -19,6 +19,8 @@ python=python3
 if ! usable "$python"; then
   python=$venv/bin/python
   if ! usable "$python"; then
+    # Debian's python3 comes without what makes a virtual environment.
+    python3 -c 'import ensurepip' 2>/dev/null || sh cmake/install_packages.sh python3-venv not/here
     echo "Installing torch and the test tools into $venv (once; the CUDA build is about 5 GB)"
     python3 -m venv "$venv"
     "$python" -m pip install -q 'torch>=2.11' numpy pytest expecttest safetensors transformers

@@ -61,16 +61,16 @@ int run(int argc, char** argv) {
 }  // namespace halfbyte::app
 
 int main(int argc, char** argv) {
-  using namespace halfbyte::app;
-  int code = kExitData;
+  namespace app = halfbyte::app;
+  int code = app::kExitData;
   try {
-    code = run(argc, argv);
+    code = app::run(argc, argv);
   } catch (const std::exception& error) {  // out of memory; anything else is a bug
-    code = print_error(kExitData, error.what());
+    code = app::print_error(app::kExitData, error.what());
   }
   // A report that did not reach the disk is not a success.
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-    code = print_error(kExitData, "stdout: cannot write");
+    code = app::print_error(app::kExitData, "stdout: cannot write");
   }
   return code;
 }

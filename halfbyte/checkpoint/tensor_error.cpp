@@ -14,7 +14,6 @@ namespace halfbyte::checkpoint {
 namespace {
 
 using base::DType;
-using base::Status;
 using base::TensorView;
 
 float element(const TensorView& view, std::int64_t index) {
@@ -77,9 +76,9 @@ base::Result<TensorError> tensor_error(const formats::PackedTensor& packed,
 
   // A sum a row, then the rows in order: the number of threads does not show.
   std::vector<TensorError> of_row(static_cast<std::size_t>(rows));
-  const int threads = num_threads > 0 ? num_threads : omp_get_max_threads();
   const std::int64_t code_stride = packed.codes.strides[0];
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(static) \
+    num_threads(num_threads > 0 ? num_threads : omp_get_max_threads())
   for (std::int64_t row = 0; row < rows; ++row) {
     of_row[static_cast<std::size_t>(row)] = row_error(
         restored.data() + row * columns, packed.codes.as<const std::uint8_t>() + row * code_stride,

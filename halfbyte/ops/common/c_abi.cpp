@@ -187,7 +187,7 @@ Status read_layout(const char* argument, std::int32_t value, ScaleLayout& to) {
 Status read_execution(const halfbyte_execution* from, base::Execution& to) {
   to = {};
   if (from == nullptr) return {};
-  halfbyte_execution copy;
+  halfbyte_execution copy{};
   HALFBYTE_RETURN_IF_ERROR(read_struct("execution", from, copy));
   HALFBYTE_RETURN_IF_ERROR(read_enum("backend", copy.backend, 4,
                                      "0 (auto), 1 (reference), 2 (cpu) or 3 (cuda)", to.backend));
@@ -207,9 +207,9 @@ Status read_execution(const halfbyte_execution* from, base::Execution& to) {
 Status read_quantization(const halfbyte_quantize_spec* spec, const halfbyte_quantize_outputs* out,
                          const halfbyte_tensor* global_scale, const halfbyte_tensor* decode_scale,
                          QuantizeSpec& to_spec, GivenScale& to_given, QuantizeOutputs& to_out) {
-  halfbyte_quantize_spec s;
+  halfbyte_quantize_spec s{};
   HALFBYTE_RETURN_IF_ERROR(read_struct("spec", spec, s));
-  halfbyte_quantize_outputs o;
+  halfbyte_quantize_outputs o{};
   HALFBYTE_RETURN_IF_ERROR(read_struct("out", out, o));
 
   HALFBYTE_RETURN_IF_ERROR(read_format(s.format, to_spec.format));

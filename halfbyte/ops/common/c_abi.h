@@ -3,6 +3,10 @@
 // an operator is checked by the operator.
 #pragma once
 
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -28,9 +32,12 @@ template <class Struct>
 base::Status read_struct(const char* argument, const Struct* from, Struct& to) {
   HALFBYTE_RETURN_IF_ERROR(check_struct(argument, from, sizeof(Struct), alignof(Struct)));
   std::uint32_t size = 0;
-  std::memcpy(&size, from, sizeof(size));
-  to = Struct{};
-  std::memcpy(static_cast<void*>(&to), from, size < sizeof(Struct) ? size : sizeof(Struct));
+  std::memcpy(
+      &size, from,
+      sizeof(size));  // NOLINT(clang-analyzer-core.NonNullParamChecker): check_struct refuses null
+  std::array<std::byte, sizeof(Struct)> bytes{};
+  std::memcpy(bytes.data(), from, std::min<std::size_t>(size, bytes.size()));
+  to = std::bit_cast<Struct>(bytes);
   return {};
 }
 
@@ -72,7 +79,7 @@ halfbyte_status call(const char* name, const CArgs* args, const halfbyte_executi
     Args converted;
     base::Execution how;
     base::Status status = base::in_operator(name, [&]() -> base::Status {
-      CArgs copy;
+      CArgs copy{};
       HALFBYTE_RETURN_IF_ERROR(read_struct("args", args, copy));
       HALFBYTE_RETURN_IF_ERROR(convert(copy, converted));
       return read_execution(execution, how);

@@ -31,7 +31,8 @@ struct QuantizeContext {
 
 void quantize_part(const void* context, std::int64_t begin, std::int64_t end,
                    simd::Scratch scratch) {
-  const auto& [x, target] = *static_cast<const QuantizeContext*>(context);
+  const Rows& x = static_cast<const QuantizeContext*>(context)->x;
+  const RowTarget& target = static_cast<const QuantizeContext*>(context)->target;
   float* y = reinterpret_cast<float*>(scratch.data);
   const RowQuantizer quantizer(target, y + padded(x.columns));
   visit_float(x.dtype, [&]<class T>(T) {
@@ -118,7 +119,8 @@ struct AmaxContext {
 
 void amax_part(const void* context, std::int64_t begin, std::int64_t end,
                simd::Scratch /*scratch*/) {
-  const auto& [x, per_row, amax, most] = *static_cast<const AmaxContext*>(context);
+  const AmaxContext& call = *static_cast<const AmaxContext*>(context);
+  const Rows& x = call.x;
   std::uint32_t part = 0;
   visit_float(x.dtype, [&]<class T>(T) {
     for (std::int64_t row = begin; row < end; ++row) {
@@ -128,11 +130,11 @@ void amax_part(const void* context, std::int64_t begin, std::int64_t end,
         of_row = hn::Max(of_row, magnitude_bits(load_elements(values + i, x.columns - i)));
       }
       const auto bits = static_cast<std::uint32_t>(hn::GetLane(hn::MaxOfLanes(Di(), of_row)));
-      if (per_row) amax[row] = numerics::bits_float(bits);
+      if (call.per_row) call.amax[row] = numerics::bits_float(bits);
       part = bits > part ? bits : part;
     }
   });
-  simd::atomic_max(most, part);
+  simd::atomic_max(call.most, part);
 }
 
 void amax(const Rows& x, bool per_row, float* amax, int num_threads) {

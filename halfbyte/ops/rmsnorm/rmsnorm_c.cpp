@@ -12,7 +12,7 @@ static_assert(static_cast<int>(Rounding::kFloat32) == HALFBYTE_ROUNDING_FLOAT32 
               static_cast<int>(Rounding::kHuggingFace) == HALFBYTE_ROUNDING_HUGGINGFACE);
 
 Status convert_norm(const halfbyte_norm_args* from, NormArgs& to) {
-  halfbyte_norm_args norm;
+  halfbyte_norm_args norm{};
   HALFBYTE_RETURN_IF_ERROR(c_abi::read_struct("norm", from, norm));
   to.eps = norm.eps;
   HALFBYTE_RETURN_IF_ERROR(c_abi::read_enum("rounding", norm.rounding, 2,

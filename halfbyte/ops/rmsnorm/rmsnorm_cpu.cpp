@@ -95,7 +95,7 @@ struct Context {
 };
 
 void part(const void* context, std::int64_t begin, std::int64_t end, simd::Scratch memory) {
-  const auto& [problem, most] = *static_cast<const Context*>(context);
+  const NormProblem& problem = static_cast<const Context*>(context)->problem;
   const RowScratch scratch(problem, reinterpret_cast<float*>(memory.data));
   const formats::RowTarget nothing;
   const bool quantizes = problem.target != nullptr;
@@ -118,7 +118,8 @@ void part(const void* context, std::int64_t begin, std::int64_t end, simd::Scrat
       if (quantizes) problem.target->pad_row(row);
     }
   });
-  if (problem.amax != nullptr) simd::atomic_max(most, part_most);
+  if (problem.amax != nullptr)
+    simd::atomic_max(static_cast<const Context*>(context)->most, part_most);
 }
 
 }  // namespace
