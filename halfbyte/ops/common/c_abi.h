@@ -32,9 +32,8 @@ template <class Struct>
 base::Status read_struct(const char* argument, const Struct* from, Struct& to) {
   HALFBYTE_RETURN_IF_ERROR(check_struct(argument, from, sizeof(Struct), alignof(Struct)));
   std::uint32_t size = 0;
-  std::memcpy(
-      &size, from,
-      sizeof(size));  // NOLINT(clang-analyzer-core.NonNullParamChecker): check_struct refuses null
+  // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): check_struct has refused NULL
+  std::memcpy(&size, from, sizeof(size));
   std::array<std::byte, sizeof(Struct)> bytes{};
   std::memcpy(bytes.data(), from, std::min<std::size_t>(size, bytes.size()));
   to = std::bit_cast<Struct>(bytes);
