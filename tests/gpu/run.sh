@@ -50,6 +50,12 @@ if python3 -c 'import torch, pytest' 2>/dev/null; then
 fi
 build build-gpu-sm80 80
 run_tests cuda-tests-through-sm_80-ptx build-gpu-sm80 Cuda
+# A build without a kernel for this device: an error that lists what there is, never zeros. (On a
+# device of the sm_120 family take another architecture.)
+build build-gpu-other 120f
+build-gpu-other/bin/halfbyte bench rmsnorm_quantize --backend cuda --shapes 4x64 >"$out/other.log" 2>&1
+note "no kernel for this device" "exit $?: $(tail -n 1 "$out/other.log")"
+
 for tool in memcheck racecheck initcheck; do
   for program in quantize_test rmsnorm_test; do
     sanitize "$tool" "$program" &
