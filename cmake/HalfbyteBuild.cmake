@@ -24,7 +24,7 @@ target_include_directories(halfbyte_flags INTERFACE ${PROJECT_SOURCE_DIR} ${PROJ
 if(HALFBYTE_SANITIZE)
   target_compile_options(halfbyte_flags INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${HALFBYTE_SANITIZE} -fno-omit-frame-pointer
-      -fno-sanitize-recover=all -g>)
+      -fno-sanitize-recover=all -g1>)
   target_link_options(halfbyte_flags INTERFACE -fsanitize=${HALFBYTE_SANITIZE})
 endif()
 
