@@ -1,6 +1,5 @@
 # Everything that halfbyte is built from: Debian packages, listed in cmake/packages.txt.
 
-find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 
 find_path(HALFBYTE_HWY_INCLUDE hwy/highway.h REQUIRED
