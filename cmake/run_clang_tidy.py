@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# clang parses these very slowly, and GoogleTest's macros trip several checks.
+# GoogleTest's macros trip several checks.
 SKIPPED = ("_test.cpp", "testing.cpp")
 
 

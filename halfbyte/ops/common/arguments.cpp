@@ -49,6 +49,12 @@ Status check_float(const char* argument, const TensorView& view) {
                           std::string(base::dtype_name(view.dtype)));
 }
 
+base::Result<Rows> resolve_float_rows(const char* argument, const TensorView& view) {
+  base::Result<Rows> rows = resolve_rows(argument, view);
+  if (rows.ok()) HALFBYTE_RETURN_IF_ERROR(check_float(argument, view));
+  return rows;
+}
+
 Status check_dtype(const char* argument, const TensorView& view, base::DType expected) {
   if (view.dtype == expected) return {};
   return invalid_argument(argument, std::string(base::dtype_name(expected)),

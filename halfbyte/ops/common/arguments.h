@@ -25,6 +25,8 @@ struct Rows {
 base::Result<Rows> resolve_rows(const char* argument, const base::TensorView& view);
 
 base::Status check_float(const char* argument, const base::TensorView& view);
+// resolve_rows of a tensor that check_float passes: what every operator reads or gives as T.
+base::Result<Rows> resolve_float_rows(const char* argument, const base::TensorView& view);
 base::Status check_dtype(const char* argument, const base::TensorView& view, base::DType expected);
 base::Status check_device(const char* argument, const base::TensorView& view,
                           base::Device expected);

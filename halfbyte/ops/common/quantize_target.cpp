@@ -18,17 +18,10 @@ constexpr bool in_range(int value, int count) { return value >= 0 && value < cou
 
 // Options that the format does not have must stay at their defaults: never silently ignored.
 Status check_spec(const QuantizeSpec& spec, std::int64_t columns) {
-  if (!in_range(static_cast<int>(spec.format), 3)) {
-    return invalid_argument("format", "nvfp4, mxfp4 or fp8",
-                            std::to_string(static_cast<int>(spec.format)));
-  }
-  if (!in_range(static_cast<int>(spec.layout), 3)) {
-    return invalid_argument("layout", "linear, 128x4 or 8x4",
-                            std::to_string(static_cast<int>(spec.layout)));
-  }
-  if (spec.second_layout && !in_range(static_cast<int>(*spec.second_layout), 3)) {
-    return invalid_argument("second_layout", "linear, 128x4 or 8x4",
-                            std::to_string(static_cast<int>(*spec.second_layout)));
+  HALFBYTE_RETURN_IF_ERROR(check_format(spec.format));
+  HALFBYTE_RETURN_IF_ERROR(check_layout("layout", spec.layout));
+  if (spec.second_layout) {
+    HALFBYTE_RETURN_IF_ERROR(check_layout("second_layout", *spec.second_layout));
   }
   if (!in_range(static_cast<int>(spec.scale), 3)) {
     return invalid_argument("scale", "tensor, row or computed",
@@ -158,16 +151,9 @@ Status resolve_scale_array(const char* argument, const TensorView& view, ScaleLa
 
 Status resolve_outputs(const QuantizeSpec& spec, const QuantizeOutputs& out, base::Device device,
                        RowTarget& target, OverlapCheck& overlap) {
-  base::Result<Rows> codes = resolve_rows("codes", out.codes);
+  const base::Result<Rows> codes =
+      resolve_codes(out.codes, spec.format, target.rows, target.columns, device);
   if (!codes.ok()) return codes.status();
-  HALFBYTE_RETURN_IF_ERROR(check_dtype("codes", out.codes, DType::kU8));
-  HALFBYTE_RETURN_IF_ERROR(check_device("codes", out.codes, device));
-  const std::int64_t row_bytes = formats::code_bytes(spec.format, target.columns);
-  if (codes.value().map.rows != target.rows || codes.value().columns != row_bytes) {
-    return invalid_argument(
-        "codes", std::to_string(target.rows) + " rows of " + std::to_string(row_bytes) + " bytes",
-        "shape " + base::shape_string(out.codes));
-  }
   target.codes = out.codes.as<std::uint8_t>();
   target.code_rows = codes.value().map;
   overlap.writes("codes", codes.value());
@@ -215,6 +201,31 @@ Status resolve_outputs(const QuantizeSpec& spec, const QuantizeOutputs& out, bas
 }
 
 }  // namespace
+
+Status check_format(Format format) {
+  const int value = static_cast<int>(format);
+  if (in_range(value, 3)) return {};
+  return invalid_argument("format", "nvfp4, mxfp4 or fp8", std::to_string(value));
+}
+
+Status check_layout(const char* argument, ScaleLayout layout) {
+  const int value = static_cast<int>(layout);
+  if (in_range(value, 3)) return {};
+  return invalid_argument(argument, "linear, 128x4 or 8x4", std::to_string(value));
+}
+
+base::Result<Rows> resolve_codes(const TensorView& codes, Format format, std::int64_t rows,
+                                 std::int64_t columns, base::Device device) {
+  base::Result<Rows> resolved = resolve_rows("codes", codes);
+  if (!resolved.ok()) return resolved;
+  HALFBYTE_RETURN_IF_ERROR(check_dtype("codes", codes, DType::kU8));
+  HALFBYTE_RETURN_IF_ERROR(check_device("codes", codes, device));
+  const std::int64_t row_bytes = formats::code_bytes(format, columns);
+  if (resolved.value().map.rows == rows && resolved.value().columns == row_bytes) return resolved;
+  return invalid_argument("codes",
+                          std::to_string(rows) + " rows of " + std::to_string(row_bytes) + " bytes",
+                          "shape " + base::shape_string(codes));
+}
 
 base::Result<RowTarget> resolve_target(const QuantizeSpec& spec, const GivenScale& given,
                                        const QuantizeOutputs& out, std::int64_t rows,

@@ -10,6 +10,14 @@
 
 namespace halfbyte::ops {
 
+// A value of the enum: a caller of the C++ functions may have cast anything to one.
+base::Status check_format(Format format);
+base::Status check_layout(const char* argument, ScaleLayout layout);
+
+// "codes": u8 on `device`, `rows` rows of the bytes that `columns` elements of the format take.
+base::Result<Rows> resolve_codes(const TensorView& codes, Format format, std::int64_t rows,
+                                 std::int64_t columns, base::Device device);
+
 // `rows` x `columns` is the tensor to be quantized, on `device`; every tensor that is read or
 // written is added to `overlap`. For scale = computed the caller sets tensor_amax afterwards.
 base::Result<formats::RowTarget> resolve_target(const QuantizeSpec& spec, const GivenScale& given,

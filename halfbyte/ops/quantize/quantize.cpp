@@ -51,9 +51,8 @@ const QuantizeKernels& kernels_for(CpuLevel level) {
 Status run_quantize(const QuantizeArgs& args, const Execution& execution) {
   // From the first line on: the checks compare floats too, and a subnormal scale is a valid one.
   const base::IeeeFloatScope ieee;
-  const Result<Rows> x = resolve_rows("x", args.x);
+  const Result<Rows> x = resolve_float_rows("x", args.x);
   if (!x.ok()) return x.status();
-  HALFBYTE_RETURN_IF_ERROR(check_float("x", args.x));
   const Result<Choice> choice = choose_implementation(execution, args.x.device);
   if (!choice.ok()) return choice.status();
 
@@ -122,19 +121,12 @@ Status resolve_packed_scale(const PackedTensor& packed, std::int64_t rows, base:
 Status run_dequantize(const DequantizeArgs& args, const Execution& execution) {
   const base::IeeeFloatScope ieee;
   const PackedTensor& packed = args.packed;
-  const Result<Rows> x = resolve_rows("x", args.x);
+  const Result<Rows> x = resolve_float_rows("x", args.x);
   if (!x.ok()) return x.status();
-  HALFBYTE_RETURN_IF_ERROR(check_float("x", args.x));
   const Result<Choice> choice = choose_implementation(execution, args.x.device);
   if (!choice.ok()) return choice.status();
-  if (static_cast<int>(packed.format) < 0 || static_cast<int>(packed.format) > 2) {
-    return invalid_argument("format", "nvfp4, mxfp4 or fp8",
-                            std::to_string(static_cast<int>(packed.format)));
-  }
-  if (static_cast<int>(packed.layout) < 0 || static_cast<int>(packed.layout) > 2) {
-    return invalid_argument("layout", "linear, 128x4 or 8x4",
-                            std::to_string(static_cast<int>(packed.layout)));
-  }
+  HALFBYTE_RETURN_IF_ERROR(check_format(packed.format));
+  HALFBYTE_RETURN_IF_ERROR(check_layout("layout", packed.layout));
   if (x.value().map.rows != packed.rows || x.value().columns != packed.columns) {
     return invalid_argument(
         "x",
@@ -146,16 +138,9 @@ Status run_dequantize(const DequantizeArgs& args, const Execution& execution) {
     return invalid_argument("columns", "a multiple of " + std::to_string(block),
                             std::to_string(packed.columns));
   }
-  const Result<Rows> codes = resolve_rows("codes", packed.codes);
+  const Result<Rows> codes =
+      resolve_codes(packed.codes, packed.format, packed.rows, packed.columns, args.x.device);
   if (!codes.ok()) return codes.status();
-  HALFBYTE_RETURN_IF_ERROR(check_dtype("codes", packed.codes, DType::kU8));
-  HALFBYTE_RETURN_IF_ERROR(check_device("codes", packed.codes, args.x.device));
-  const std::int64_t row_bytes = formats::code_bytes(packed.format, packed.columns);
-  if (codes.value().map.rows != packed.rows || codes.value().columns != row_bytes) {
-    return invalid_argument(
-        "codes", std::to_string(packed.rows) + " rows of " + std::to_string(row_bytes) + " bytes",
-        "shape " + base::shape_string(packed.codes));
-  }
 
   OverlapCheck overlap;
   overlap.writes("x", x.value());
@@ -191,9 +176,8 @@ Status run_dequantize(const DequantizeArgs& args, const Execution& execution) {
 
 Status run_amax(const AmaxArgs& args, const Execution& execution) {
   const base::IeeeFloatScope ieee;
-  const Result<Rows> x = resolve_rows("x", args.x);
+  const Result<Rows> x = resolve_float_rows("x", args.x);
   if (!x.ok()) return x.status();
-  HALFBYTE_RETURN_IF_ERROR(check_float("x", args.x));
   const Result<Choice> choice = choose_implementation(execution, args.x.device);
   if (!choice.ok()) return choice.status();
   const std::int64_t count = args.per_row ? x.value().map.rows : 1;

@@ -53,7 +53,7 @@ void quantize(const Rows& x, const RowTarget& target, int num_threads) {
                       static_cast<std::size_t>(floats) * sizeof(float), quantize_part, &context);
 }
 
-// 16 codes, one a 32-bit lane group, from their bytes: the even column is the low nibble.
+// The values of `count` codes, without their scale.
 HWY_INLINE void decode_fp4(const std::uint8_t* codes, std::int64_t count, float* values) {
   for (std::int64_t i = 0; i < count; ++i) {
     values[i] = formats::e2m1_to_float(formats::e2m1_unpack(codes[i / 2], static_cast<int>(i % 2)));

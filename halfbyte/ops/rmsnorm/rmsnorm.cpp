@@ -47,9 +47,8 @@ NormKernel kernel_for(CpuLevel level) {
 
 // Checks what every form of the operator takes.
 Result<NormProblem> resolve_norm(const NormArgs& args, OverlapCheck& overlap) {
-  const Result<Rows> x = resolve_rows("x", args.x);
+  const Result<Rows> x = resolve_float_rows("x", args.x);
   if (!x.ok()) return x.status();
-  HALFBYTE_RETURN_IF_ERROR(check_float("x", args.x));
   overlap.reads("x", x.value());
 
   NormProblem problem;

@@ -66,7 +66,9 @@ void rmsnorm_rows(const NormProblem& problem, int /*num_threads*/) {
         if (problem.y) row_of<T>(problem.y, row)[k] = rounded;
       }
       if (problem.target != nullptr) quantize_row(*problem.target, row, y_at);
-      most = std::max(most, numerics::float_bits(amax_of(y_at, 0, columns)));
+      if (problem.amax != nullptr) {
+        most = std::max(most, numerics::float_bits(amax_of(y_at, 0, columns)));
+      }
     }
   });
   if (problem.amax != nullptr) *problem.amax = numerics::bits_float(most);
