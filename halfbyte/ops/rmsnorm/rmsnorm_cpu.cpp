@@ -15,24 +15,22 @@ namespace {
 using numerics::visit_float;
 using namespace simd::HALFBYTE_LEVEL;  // NOLINT(google-build-using-namespace)
 
-// What a thread keeps, in floats: h (y takes its place), w', the leaf sums, the row quantizer's.
+// What a thread keeps, in floats: h, w', the leaf sums, y.
 struct RowScratch {
   float* h;
   float* weight;
   float* leaves;
-  float* quantizer;
+  float* y;
 
   static HWY_INLINE std::int64_t floats(const NormProblem& problem) {
     const std::int64_t columns = problem.columns();
-    const std::int64_t quantizer =
-        problem.target != nullptr ? RowQuantizer::scratch_floats(*problem.target) : 0;
-    return 2 * padded_row_elems(columns) + row_sum_scratch(columns) + quantizer;
+    return 3 * padded_row_elems(columns) + row_sum_scratch(columns);
   }
   HWY_INLINE RowScratch(const NormProblem& problem, float* memory)
       : h(memory),
         weight(h + padded_row_elems(problem.columns())),
         leaves(weight + padded_row_elems(problem.columns())),
-        quantizer(leaves + row_sum_scratch(problem.columns())) {}
+        y(leaves + row_sum_scratch(problem.columns())) {}
 };
 
 HWY_INLINE void read_weight(const NormProblem& problem, float* weight) {
@@ -72,10 +70,10 @@ HWY_INLINE void read_row(const NormProblem& problem, std::int64_t row, float* h)
   }
 }
 
-// y in place of h, and into `normed` if given. Returns the bits of its amax.
+// y. Returns the bits of its amax where they are wanted.
 template <class T>
-HWY_INLINE std::int32_t normalise(const NormProblem& problem, float rstd, const float* weight,
-                                  float* h, T* normed) {
+HWY_INLINE std::uint32_t normalise(const NormProblem& problem, float rstd, const float* weight,
+                                   const float* h, T* y) {
   const std::int64_t columns = problem.columns();
   const bool huggingface = problem.rounding == Rounding::kHuggingFace;
   const Vf scale = hn::Set(Df(), rstd);
@@ -83,10 +81,9 @@ HWY_INLINE std::int32_t normalise(const NormProblem& problem, float rstd, const 
     Vf value = hn::Mul(hn::LoadU(Df(), h + i), scale);
     if (huggingface) value = Element<T>::round(value);
     value = Element<T>::round(hn::Mul(value, hn::LoadU(Df(), weight + i)));
-    if (normed != nullptr) store_elements(value, normed + i, columns - i);
-    hn::StoreU(value, Df(), h + i);
+    store_elements(value, y + i, columns - i);
   }
-  return problem.amax != nullptr ? amax_bits(h, columns) : 0;
+  return problem.amax != nullptr ? amax_bits(y, columns) : 0;
 }
 
 struct Context {
@@ -99,7 +96,7 @@ void part(const void* context, std::int64_t begin, std::int64_t end, simd::Scrat
   const RowScratch scratch(problem, reinterpret_cast<float*>(memory.data));
   const formats::RowTarget nothing;
   const bool quantizes = problem.target != nullptr;
-  const RowQuantizer quantizer(quantizes ? *problem.target : nothing, scratch.quantizer);
+  const RowQuantizer quantizer(quantizes ? *problem.target : nothing);
   read_weight(problem, scratch.weight);
   std::uint32_t part_most = 0;
   visit_float(problem.x.dtype, [&]<class T>(T) {
@@ -109,11 +106,10 @@ void part(const void* context, std::int64_t begin, std::int64_t end, simd::Scrat
         const float rstd =
             rmsnorm_rstd(sum_of_squares(scratch.h, problem.columns(), scratch.leaves),
                          problem.columns(), problem.eps);
-        T* normed = problem.y ? row_of<T>(problem.y, row) : nullptr;
-        const auto bits = static_cast<std::uint32_t>(
-            normalise<T>(problem, rstd, scratch.weight, scratch.h, normed));
+        T* y = problem.y ? row_of<T>(problem.y, row) : reinterpret_cast<T*>(scratch.y);
+        const std::uint32_t bits = normalise<T>(problem, rstd, scratch.weight, scratch.h, y);
         part_most = bits > part_most ? bits : part_most;
-        if (quantizes) quantizer.quantize(row, scratch.h);
+        if (quantizes) quantizer.quantize(row, y);
       }
       if (quantizes) problem.target->pad_row(row);
     }
