@@ -37,7 +37,8 @@ inline constexpr std::int64_t kPairElems = 2 * kLanes;
 
 // Element types in memory. load and store convert exactly as numerics/half_types.h, round gives the
 // fp32 value of T(v). round_clean is round for a `v` that is no NaN with anything in the low 16
-// bits: whatever is computed from T values, constants and quiet default NaNs.
+// bits: whatever is computed from T values, constants and quiet default NaNs. split gives the pair
+// that a vector of 32-bit words holds, two 16-bit elements each.
 template <class T>
 struct Element;
 
@@ -81,10 +82,12 @@ struct Element<numerics::Bf16> {
     const auto sum = hn::Add(hn::Add(bits, hn::Set(Du(), 0x7FFF)), odd);
     return hn::BitCast(Df(), hn::And(sum, hn::Set(Du(), 0xFFFF0000u)));
   }
-  static HWY_INLINE Pair load_pair(const Raw* p) {
-    const auto words = hn::LoadU(Du(), reinterpret_cast<const std::uint32_t*>(p));
+  static HWY_INLINE Pair split(hn::Vec<Du> words) {
     return {hn::BitCast(Df(), hn::ShiftLeft<16>(words)),
             hn::BitCast(Df(), hn::And(words, hn::Set(Du(), 0xFFFF0000u)))};
+  }
+  static HWY_INLINE Pair load_pair(const Raw* p) {
+    return split(hn::LoadU(Du(), reinterpret_cast<const std::uint32_t*>(p)));
   }
   static HWY_INLINE void store_pair(Pair pair, Raw* p) {
     const auto even = hn::ShiftRight<16>(hn::BitCast(Du(), pair.even));
@@ -101,9 +104,11 @@ struct Element<numerics::Fp16> {
   static HWY_INLINE void store(Vf v, Raw* p) { hn::StoreU(hn::DemoteTo(Dh(), v), Dh(), p); }
   static HWY_INLINE Vf round(Vf v) { return hn::PromoteTo(Df(), hn::DemoteTo(Dh(), v)); }
   static HWY_INLINE Vf round_clean(Vf v) { return round(v); }
-  static HWY_INLINE Pair load_pair(const Raw* p) {
-    const auto words = hn::LoadU(Du(), reinterpret_cast<const std::uint32_t*>(p));
+  static HWY_INLINE Pair split(hn::Vec<Du> words) {
     return {half_of(words), half_of(hn::ShiftRight<16>(words))};
+  }
+  static HWY_INLINE Pair load_pair(const Raw* p) {
+    return split(hn::LoadU(Du(), reinterpret_cast<const std::uint32_t*>(p)));
   }
   static HWY_INLINE void store_pair(Pair pair, Raw* p) {
     const auto words = hn::Or(bits_of(pair.even), hn::ShiftLeft<16>(bits_of(pair.odd)));
