@@ -62,13 +62,12 @@ HWY_INLINE Vf e4m3_values(Vi code) {
       value);
 }
 
-// Bits whose low three are e2m1_from_float(|v|) ^ 4, for a v that is not NaN: what e2m1_codes does
-// without its last steps. The bits of 2^23 - 2 end in 100, and no sum carries out of the low three.
+// Bits whose low three are e2m1_from_float(|v|) ^ 4, for a v >= 0: what e2m1_codes does without its
+// last steps. The bits of 2^23 - 2 end in 100, and no sum carries out of the low three.
 HWY_INLINE Vi e2m1_steps(Vf v) {
   const Di di;
-  const Vf magnitude = hn::Abs(v);
-  const Vf sum = hn::Add(hn::Min(magnitude, hn::Set(Df(), 4.0f)), hn::Set(Df(), 0x1p23f - 2.0f));
-  const auto beyond = hn::Gt(magnitude, hn::Set(Df(), 5.0f));
+  const Vf sum = hn::Add(hn::Min(v, hn::Set(Df(), 4.0f)), hn::Set(Df(), 0x1p23f - 2.0f));
+  const auto beyond = hn::Gt(v, hn::Set(Df(), 5.0f));
 #if HWY_TARGET <= HWY_AVX3
   // A masked addition.
   const Vi bits = hn::BitCast(di, sum);
@@ -78,21 +77,67 @@ HWY_INLINE Vi e2m1_steps(Vf v) {
 #endif
 }
 
-// The FP4 byte of each pair of lanes, for values that are not NaN.
-HWY_INLINE Vi e2m1_bytes(Vf even, Vf odd) {
-  const Di di;
-  const auto field = [](Vi v, std::int32_t mask) { return hn::And(v, hn::Set(Di(), mask)); };
-  const auto sign = [](Vf v) { return hn::BitCast(Du(), v); };
-  const Vi low = field(e2m1_steps(even), 7);
-  const Vi high = field(hn::ShiftLeft<4>(e2m1_steps(odd)), 0x70);
-  const Vi low_sign = field(hn::BitCast(di, hn::ShiftRight<28>(sign(even))), 8);
-  const Vi high_sign = field(hn::BitCast(di, hn::ShiftRight<24>(sign(odd))), 0x80);
-  return hn::Xor(hn::Or(hn::Or(low, low_sign), hn::Or(high, high_sign)), hn::Set(di, 0x44));
+// 16-bit lanes, as many as a pair has elements.
+using Dw = hn::Repartition<std::uint16_t, Du>;
+using Vw = hn::Vec<Dw>;
+
+// kPairElems values as magnitudes and 16-bit lanes with their signs in bit 15.
+struct SignedPair {
+  Pair magnitude;
+  Vw signs;
+};
+template <class T>
+HWY_INLINE SignedPair load_signed_pair(const T* p) {
+  if constexpr (sizeof(T) == 2) {
+    const Vw words = hn::LoadU(Dw(), reinterpret_cast<const std::uint16_t*>(p));
+    const auto magnitudes = hn::BitCast(Du(), hn::And(words, hn::Set(Dw(), 0x7FFF)));
+    return {Element<T>::split(magnitudes), words};
+  } else {
+    const Pair pair = load_pair(p);
+    const auto even = hn::ShiftRight<16>(hn::BitCast(Du(), pair.even));
+    return {{hn::Abs(pair.even), hn::Abs(pair.odd)},
+            hn::OddEven(hn::BitCast(Dw(), pair.odd), hn::BitCast(Dw(), even))};
+  }
+}
+
+// The FP4 bytes of kPairElems values that are not NaN, one a 32-bit lane (its low byte).
+HWY_INLINE Vi e2m1_bytes(SignedPair v) {
+  const Vi odd_steps = hn::ShiftLeft<16>(e2m1_steps(v.magnitude.odd));
+  const Vw steps =
+      hn::OddEven(hn::BitCast(Dw(), odd_steps), hn::BitCast(Dw(), e2m1_steps(v.magnitude.even)));
+  // Bits 0 to 2 of each lane from the steps, bit 3 the sign.
+  const Vw sign = hn::ShiftRight<12>(v.signs);
+  const Vw low = hn::Set(Dw(), 7);
+  const auto nibbles = hn::BitCast(Du(), hn::Or(hn::And(low, steps), hn::AndNot(low, sign)));
+  const auto bytes = hn::Or(nibbles, hn::ShiftRight<12>(nibbles));
+  return hn::BitCast(Di(), hn::Xor(bytes, hn::Set(Du(), 0x44)));
 }
 
 // The same for any values.
 HWY_INLINE Vi e2m1_bytes_or_nan(Vf even, Vf odd) {
   return hn::Or(e2m1_codes(even), hn::ShiftLeft<4>(e2m1_codes(odd)));
+}
+
+// formats::e4m3_from_float of finite values >= 0, and what the codes stand for.
+struct BlockScales {
+  Vi code;
+  Vf value;
+};
+HWY_INLINE BlockScales e4m3_scales(Vf v) {
+  const Di di;
+  const Vf most = hn::Min(v, hn::Set(Df(), 448.0f));
+  const Vi bits = hn::BitCast(di, most);
+  const Vi odd = hn::And(hn::ShiftRight<20>(bits), hn::Set(di, 1));
+  const Vi rounded = hn::Add(hn::Add(bits, hn::Set(di, 0x7FFFF)), odd);
+  const Vi normal = hn::Sub(hn::ShiftRight<20>(rounded), hn::Set(di, 120 << 3));
+  const Vf normal_value = hn::BitCast(Df(), hn::And(rounded, hn::Set(di, ~0xFFFFF)));
+  // Below 2^-6 in steps of 2^-9, the step of fp32 at 2^14.
+  const Vf shift = hn::Set(Df(), 0x1p14f);
+  const Vf stepped = hn::Add(most, shift);
+  const Vi subnormal = hn::Sub(hn::BitCast(di, stepped), hn::BitCast(di, shift));
+  const auto small = hn::Lt(most, hn::Set(Df(), 0x1p-6f));
+  return {hn::IfThenElse(hn::RebindMask(di, small), subnormal, normal),
+          hn::IfThenElse(small, hn::Sub(stepped, shift), normal_value)};
 }
 
 // The low byte of each lane: kLanes bytes.

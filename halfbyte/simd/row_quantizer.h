@@ -29,45 +29,92 @@ HWY_INLINE std::uint32_t amax_bits(const T* y, std::int64_t count) {
 
 namespace row_quantizer_detail {
 
+// Finite and > 0.
+HWY_INLINE bool is_ordinary(float scale) {
+  const std::uint32_t bits = numerics::float_bits(scale);
+  return bits > 0 && bits < numerics::kInfBits;
+}
+
 inline constexpr int kChunkBlocks = 16;
 
-// What a chunk's blocks get: as many as kChunkBlocks.
+// What a chunk's blocks get.
 struct ChunkScales {
   alignas(64) std::int32_t amax_bits[kChunkBlocks];
   alignas(64) float reciprocal[kChunkBlocks];
-  std::uint8_t code[kChunkBlocks];
+  alignas(16) std::uint8_t code[kChunkBlocks];
 };
 
-// Halves kCount vectors of lanes to kTarget of them: the larger of each two neighbours.
-template <int kCount, int kTarget>
-HWY_INLINE void max_of_neighbours(Vi* lanes) {
-  if constexpr (kCount > kTarget) {
-    for (int i = 0; i < kCount / 2; ++i) {
-      const Vi a = lanes[2 * i], b = lanes[2 * i + 1];
-      lanes[i] = hn::Max(hn::ConcatEven(Di(), b, a), hn::ConcatOdd(Di(), b, a));
+// The amax bits of kLanes groups of 16 elements, one a lane.
+template <class T>
+HWY_INLINE Vi amax_of_16(const T* y) {
+  if constexpr (sizeof(T) == 2) {
+    // Eight vectors of 16-bit magnitudes (NaN above all); those of 128-bit lanes hold two groups,
+    // one, or half of one. Each step halves what a group takes.
+    const Dw dw;
+    const hn::Repartition<std::uint64_t, Du> d64;
+    constexpr int kPerGroup = kLanes == 4 ? 2 : 1;
+    const auto* words = reinterpret_cast<const std::uint16_t*>(y);
+    Vw a[8 / kPerGroup], b[4 / kPerGroup];
+    for (int i = 0; i < 8 / kPerGroup; ++i) {
+      a[i] = hn::LoadU(dw, words + i * kPerGroup * kPairElems);
+      a[i] = hn::And(a[i], hn::Set(dw, 0x7FFF));
+      if constexpr (kPerGroup == 2) {
+        const Vw other = hn::LoadU(dw, words + (i * kPerGroup + 1) * kPairElems);
+        a[i] = hn::Max(a[i], hn::And(other, hn::Set(dw, 0x7FFF)));
+      }
     }
-    max_of_neighbours<kCount / 2, kTarget>(lanes);
+    for (int i = 0; i < 4 / kPerGroup; ++i) {
+      const auto x = hn::BitCast(Du(), a[2 * i]), z = hn::BitCast(Du(), a[2 * i + 1]);
+      b[i] = hn::Max(hn::BitCast(dw, hn::InterleaveLower(Du(), x, z)),
+                     hn::BitCast(dw, hn::InterleaveUpper(Du(), x, z)));
+    }
+    for (int i = 0; i < 2 / kPerGroup; ++i) {
+      const auto x = hn::BitCast(d64, b[2 * i]), z = hn::BitCast(d64, b[2 * i + 1]);
+      a[i] = hn::Max(hn::BitCast(dw, hn::InterleaveLower(d64, x, z)),
+                     hn::BitCast(dw, hn::InterleaveUpper(d64, x, z)));
+    }
+    hn::Vec<Du> groups = hn::BitCast(Du(), a[0]);
+    if constexpr (kPerGroup == 1) {
+      for (int i = 0; i < 2; ++i) {
+        b[i] = hn::Max(a[i], hn::BitCast(dw, hn::SwapAdjacentBlocks(hn::BitCast(Du(), a[i]))));
+      }
+      groups = hn::OddEvenBlocks(hn::BitCast(Du(), b[1]), hn::BitCast(Du(), b[0]));
+    }
+    if constexpr (kLanes == 16) {
+      // Even groups are in the lower half, odd ones in the upper.
+      alignas(64) constexpr std::int32_t kOrder[16] = {0, 8,  1, 9,  2, 10, 3, 11,
+                                                       4, 12, 5, 13, 6, 14, 7, 15};
+      groups = hn::TableLookupLanes(groups, hn::SetTableIndices(Du(), kOrder));
+    }
+    const Vw larger = hn::Max(hn::BitCast(dw, groups), hn::BitCast(dw, hn::ShiftRight<16>(groups)));
+    return hn::BitCast(Di(), Element<T>::split(hn::BitCast(Du(), larger)).even);
+  } else {
+    // The larger of each two neighbours, four times.
+    Vi lanes[16];
+    for (int i = 0; i < 16; ++i) lanes[i] = magnitude_bits(hn::LoadU(Df(), y + i * kLanes));
+    for (int count = 8; count > 0; count /= 2) {
+      for (int i = 0; i < count; ++i) {
+        const Vi x = lanes[2 * i], z = lanes[2 * i + 1];
+        lanes[i] = hn::Max(hn::ConcatEven(Di(), z, x), hn::ConcatOdd(Di(), z, x));
+      }
+    }
+    return lanes[0];
   }
 }
 
 // The amax of each block of a chunk.
 template <class T, int kBlock>
 HWY_INLINE void chunk_amax(const T* y, ChunkScales& scales) {
-  // Vectors of kLanes pairs, or of whole blocks where a block has more pairs than a vector lanes.
-  constexpr int kPerBlock = kBlock / kPairElems > 1 ? kBlock / static_cast<int>(kPairElems) : 1;
-  constexpr int kVectors = kChunkBlocks * kBlock / static_cast<int>(kPairElems) / kPerBlock;
-  Vi most[kVectors];
-  for (int i = 0; i < kVectors; ++i) {
-    for (int j = 0; j < kPerBlock; ++j) {
-      const Pair pair = load_pair(y + (i * kPerBlock + j) * kPairElems);
-      const Vi larger = hn::Max(magnitude_bits(pair.even), magnitude_bits(pair.odd));
-      most[i] = j == 0 ? larger : hn::Max(most[i], larger);
+  for (int k = 0; k < kChunkBlocks; k += static_cast<int>(kLanes)) {
+    Vi most;
+    if constexpr (kBlock == 16) {
+      most = amax_of_16(y + k * 16);
+    } else {
+      static_assert(kBlock == 32);
+      const Vi a = amax_of_16(y + k * 32), b = amax_of_16(y + k * 32 + 16 * kLanes);
+      most = hn::Max(hn::ConcatEven(Di(), b, a), hn::ConcatOdd(Di(), b, a));
     }
-  }
-  constexpr int kResults = kChunkBlocks / static_cast<int>(kLanes);
-  max_of_neighbours<kVectors, kResults>(most);
-  for (int i = 0; i < kResults; ++i) {
-    hn::Store(most[i], Di(), scales.amax_bits + i * kLanes);
+    hn::Store(most, Di(), scales.amax_bits + k);
   }
 }
 
@@ -87,10 +134,17 @@ HWY_INLINE Vf factors(const ChunkScales& scales, int first) {
 template <class T, int kBlock, bool kMayBeNan>
 HWY_INLINE void encode_chunk(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
   for (int i = 0; i < kChunkBlocks * kBlock; i += static_cast<int>(kPairElems)) {
-    const Pair pair = load_pair(y + i);
     const Vf factor = factors<kBlock>(scales, i);
-    const Vf even = hn::Mul(pair.even, factor), odd = hn::Mul(pair.odd, factor);
-    store_bytes(kMayBeNan ? e2m1_bytes_or_nan(even, odd) : e2m1_bytes(even, odd), codes + i / 2);
+    if constexpr (kMayBeNan) {
+      const Pair pair = load_pair(y + i);
+      store_bytes(e2m1_bytes_or_nan(hn::Mul(pair.even, factor), hn::Mul(pair.odd, factor)),
+                  codes + i / 2);
+    } else {
+      SignedPair value = load_signed_pair(y + i);
+      value.magnitude.even = hn::Mul(value.magnitude.even, factor);
+      value.magnitude.odd = hn::Mul(value.magnitude.odd, factor);
+      store_bytes(e2m1_bytes(value), codes + i / 2);
+    }
   }
 }
 
@@ -110,9 +164,12 @@ class RowQuantizer {
     std::uint8_t* codes = target_.codes + target_.code_rows.offset(row);
     if (target_.format == Format::kNvfp4) {
       const formats::Nvfp4Scale scale = target_.nvfp4_scale(row, row_amax);
+      const bool ordinary = !scale.poisoned && row_quantizer_detail::is_ordinary(scale.encode) &&
+                            row_quantizer_detail::is_ordinary(scale.decode);
       if (target_.mode == ScaleMode::kRow) target_.row_scale[row] = scale.decode;
-      quantize_fp4<T, formats::kNvfp4Block>(
-          row, y, codes, [&](Chunk& chunk) HWY_ATTR { return nvfp4_scales(scale, chunk); });
+      quantize_fp4<T, formats::kNvfp4Block>(row, y, codes, [&](Chunk& chunk) HWY_ATTR {
+        return nvfp4_scales(scale, ordinary, chunk);
+      });
     } else if (target_.format == Format::kMxfp4) {
       quantize_fp4<T, formats::kMxfp4Block>(
           row, y, codes, [&](Chunk& chunk) HWY_ATTR { return mxfp4_scales(chunk); });
@@ -164,29 +221,35 @@ class RowQuantizer {
 
   // S and r of each block from its amax (formats::nvfp4_block_scale and nvfp4_reciprocal). False
   // where a product with r may be NaN.
-  HWY_INLINE bool nvfp4_scales(formats::Nvfp4Scale scale, Chunk& chunk) const {
+  HWY_INLINE bool nvfp4_scales(formats::Nvfp4Scale scale, bool ordinary, Chunk& chunk) const {
     const Df d;
-    const Vf zero = hn::Zero(d);
-    const bool te = target_.scale_rule == formats::ScaleRule::kTe;
     const Vf encode = hn::Set(d, scale.encode), decode = hn::Set(d, scale.decode);
     const Vf sixth = hn::Set(d, formats::kOneSixth);
-    const Vf te_factor = hn::Mul(encode, sixth);
-    auto finite = hn::Eq(zero, zero);
+    const bool te = target_.scale_rule == formats::ScaleRule::kTe;
     for (int k = 0; k < kChunkBlocks; k += static_cast<int>(kLanes)) {
       const Vf amax = hn::BitCast(d, hn::Load(Di(), chunk.amax_bits + k));
-      const Vf wanted = te ? hn::Mul(amax, te_factor) : hn::Mul(encode, hn::Mul(amax, sixth));
-      const Vf nonzero = hn::IfThenZeroElse(hn::Eq(amax, zero), wanted);
-      const Vi code = scale.poisoned ? hn::Set(Di(), formats::kE4m3Nan) : e4m3_codes(nonzero);
-      const Vf s = e4m3_values(code);
-      const Vf inverse = clamp_to_max(hn::Div(hn::Set(d, 1.0f), hn::Mul(s, decode)));
-      const Vf r = hn::IfThenZeroElse(hn::Eq(s, zero), inverse);
-      // v * 0 is 0 unless v is Inf or NaN; r is never Inf.
-      const Vf zeros = hn::Add(hn::Mul(amax, zero), hn::Mul(r, zero));
-      finite = hn::And(finite, hn::Eq(zeros, zero));
-      hn::Store(r, d, chunk.reciprocal + k);
-      store_bytes(code, chunk.code + k);
+      const bool finite = hn::AllTrue(d, hn::Le(amax, hn::Set(d, numerics::kFloatMax)));
+      if (HWY_UNLIKELY(!ordinary || !finite)) return nvfp4_special_scales(scale, chunk);
+      const Vf wanted =
+          te ? hn::Mul(amax, hn::Mul(encode, sixth)) : hn::Mul(encode, hn::Mul(amax, sixth));
+      const BlockScales s = e4m3_scales(wanted);
+      // Not Inf, and 0 where S is 0.
+      const Vf inverse = hn::Div(hn::Set(d, 1.0f), hn::Mul(s.value, decode));
+      const Vf r = hn::Min(inverse, hn::Set(d, numerics::kFloatMax));
+      hn::Store(hn::IfThenZeroElse(hn::Eq(s.value, hn::Zero(d)), r), d, chunk.reciprocal + k);
+      store_bytes(s.code, chunk.code + k);
     }
-    return hn::AllTrue(d, finite);
+    return true;
+  }
+
+  // The same from the definition, for scales or blocks that are Inf or NaN.
+  HWY_INLINE bool nvfp4_special_scales(formats::Nvfp4Scale scale, Chunk& chunk) const {
+    for (int k = 0; k < kChunkBlocks; ++k) {
+      const float amax = numerics::bits_float(static_cast<std::uint32_t>(chunk.amax_bits[k]));
+      chunk.code[k] = formats::nvfp4_block_scale(amax, scale, target_.scale_rule);
+      chunk.reciprocal[k] = formats::nvfp4_reciprocal(chunk.code[k], scale);
+    }
+    return false;
   }
 
   HWY_INLINE bool mxfp4_scales(Chunk& chunk) const {

@@ -57,6 +57,7 @@ struct Element<float> {
   static HWY_INLINE void store_pair(Pair pair, Raw* p) {
     hn::StoreInterleaved2(pair.even, pair.odd, Df(), p);
   }
+  static HWY_INLINE void round_store_pair(Pair pair, Raw* p) { store_pair(pair, p); }
 };
 
 template <>
@@ -77,10 +78,7 @@ struct Element<numerics::Bf16> {
     return hn::IfThenElse(hn::Eq(v, v), round_clean(v), quiet_nan);
   }
   static HWY_INLINE Vf round_clean(Vf v) {
-    const auto bits = hn::BitCast(Du(), v);
-    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(Du(), 1));
-    const auto sum = hn::Add(hn::Add(bits, hn::Set(Du(), 0x7FFF)), odd);
-    return hn::BitCast(Df(), hn::And(sum, hn::Set(Du(), 0xFFFF0000u)));
+    return hn::BitCast(Df(), hn::And(rounding_sum(v), hn::Set(Du(), 0xFFFF0000u)));
   }
   static HWY_INLINE Pair split(hn::Vec<Du> words) {
     return {hn::BitCast(Df(), hn::ShiftLeft<16>(words)),
@@ -90,9 +88,28 @@ struct Element<numerics::Bf16> {
     return split(hn::LoadU(Du(), reinterpret_cast<const std::uint32_t*>(p)));
   }
   static HWY_INLINE void store_pair(Pair pair, Raw* p) {
-    const auto even = hn::ShiftRight<16>(hn::BitCast(Du(), pair.even));
-    hn::StoreU(hn::Or(even, hn::BitCast(Du(), pair.odd)), Du(),
-               reinterpret_cast<std::uint32_t*>(p));
+    store_words(hn::BitCast(Du(), pair.even), hn::BitCast(Du(), pair.odd), p);
+  }
+  static HWY_INLINE void round_store_pair(Pair pair, Raw* p) {
+    store_words(rounding_sum(pair.even), rounding_sum(pair.odd), p);
+  }
+
+ private:
+  // Its high half is bf16(v).
+  static HWY_INLINE hn::Vec<Du> rounding_sum(Vf v) {
+    const auto bits = hn::BitCast(Du(), v);
+    const auto down = hn::Add(bits, hn::Set(Du(), 0x7FFF));
+#if HWY_TARGET <= HWY_AVX3
+    // A masked addition.
+    return hn::IfThenElse(hn::TestBit(bits, hn::Set(Du(), 0x10000)),
+                          hn::Add(bits, hn::Set(Du(), 0x8000)), down);
+#else
+    return hn::Add(down, hn::And(hn::ShiftRight<16>(bits), hn::Set(Du(), 1)));
+#endif
+  }
+  static HWY_INLINE void store_words(hn::Vec<Du> even, hn::Vec<Du> odd, Raw* p) {
+    const auto words = hn::Or(hn::ShiftRight<16>(even), hn::And(odd, hn::Set(Du(), 0xFFFF0000u)));
+    hn::StoreU(words, Du(), reinterpret_cast<std::uint32_t*>(p));
   }
 };
 
@@ -114,6 +131,7 @@ struct Element<numerics::Fp16> {
     const auto words = hn::Or(bits_of(pair.even), hn::ShiftLeft<16>(bits_of(pair.odd)));
     hn::StoreU(words, Du(), reinterpret_cast<std::uint32_t*>(p));
   }
+  static HWY_INLINE void round_store_pair(Pair pair, Raw* p) { store_pair(pair, p); }
 
  private:
   using Dw = hn::Rebind<std::uint16_t, Df>;
@@ -167,13 +185,14 @@ HWY_INLINE Pair load_pair(const T* p, std::int64_t count) {
   return load_pair(buffer);
 }
 template <class T>
-HWY_INLINE void store_pair(Pair pair, T* p, std::int64_t count) {
+HWY_INLINE void round_store_pair(Pair pair, T* p, std::int64_t count) {
+  using Raw = typename Element<T>::Raw;
   if (HWY_LIKELY(count >= kPairElems)) {
-    store_pair(pair, p);
+    Element<T>::round_store_pair(pair, reinterpret_cast<Raw*>(p));
     return;
   }
-  T buffer[kPairElems];
-  store_pair(pair, buffer);
+  Raw buffer[kPairElems];
+  Element<T>::round_store_pair(pair, buffer);
   std::memcpy(static_cast<void*>(p), buffer, static_cast<std::size_t>(count) * sizeof(T));
 }
 

@@ -66,9 +66,7 @@ template <class T>
 HWY_INLINE void add_residual(const T* x, T* residual, std::int64_t count) {
   for (std::int64_t i = 0; i < count; i += kPairElems) {
     const Pair a = load_pair(x + i, count - i), b = load_pair(residual + i, count - i);
-    const Pair sum = {Element<T>::round_clean(hn::Add(a.even, b.even)),
-                      Element<T>::round_clean(hn::Add(a.odd, b.odd))};
-    store_pair(sum, residual + i, count - i);
+    round_store_pair({hn::Add(a.even, b.even), hn::Add(a.odd, b.odd)}, residual + i, count - i);
   }
 }
 
@@ -98,11 +96,11 @@ HWY_INLINE void normalise(const T* h, float rstd, std::int64_t columns, const We
   const auto of = [&](Vf value, Vf weight) {
     value = hn::Mul(value, scale);
     if constexpr (kHuggingFace) value = Element<T>::round_clean(value);
-    return Element<T>::round_clean(hn::Mul(value, weight));
+    return hn::Mul(value, weight);
   };
   for (std::int64_t i = 0; i < columns; i += kPairElems) {
     const Pair value = load_pair(h + i, columns - i), weight = weight_of(i);
-    store_pair({of(value.even, weight.even), of(value.odd, weight.odd)}, y + i, columns - i);
+    round_store_pair({of(value.even, weight.even), of(value.odd, weight.odd)}, y + i, columns - i);
   }
 }
 
