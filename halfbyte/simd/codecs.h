@@ -100,20 +100,55 @@ HWY_INLINE SignedPair load_signed_pair(const T* p) {
   }
 }
 
-// The FP4 bytes of kPairElems values that are not NaN, one a 32-bit lane (its low byte).
-HWY_INLINE Vi e2m1_bytes(SignedPair v) {
+// The FP4 codes of kPairElems values that are not NaN, each with its bit 2 inverted, one a 16-bit
+// lane, in order.
+HWY_INLINE Vw e2m1_nibbles(SignedPair v) {
   const Vi odd_steps = hn::ShiftLeft<16>(e2m1_steps(v.magnitude.odd));
   const Vw steps =
       hn::OddEven(hn::BitCast(Dw(), odd_steps), hn::BitCast(Dw(), e2m1_steps(v.magnitude.even)));
   // Bits 0 to 2 of each lane from the steps, bit 3 the sign.
   const Vw sign = hn::ShiftRight<12>(v.signs);
   const Vw low = hn::Set(Dw(), 7);
-  const auto nibbles = hn::BitCast(Du(), hn::Or(hn::And(low, steps), hn::AndNot(low, sign)));
-  const auto bytes = hn::Or(nibbles, hn::ShiftRight<12>(nibbles));
-  return hn::BitCast(Di(), hn::Xor(bytes, hn::Set(Du(), 0x44)));
+  return hn::Or(hn::And(low, steps), hn::AndNot(low, sign));
 }
 
-// The same for any values.
+// Stores four vectors of e2m1_nibbles: 4 * kLanes bytes.
+HWY_INLINE void store_nibbles(const Vw* nibbles, std::uint8_t* out) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  const hn::Repartition<std::int16_t, Di> di16;
+  const hn::Repartition<std::uint8_t, Di> d8;
+  Vi bytes[4];
+  for (int i = 0; i < 4; ++i) {
+    // The low nibble and 16 times the high one.
+    Vi unused = hn::Zero(Di());
+    const auto weights = hn::BitCast(di16, hn::Set(Di(), 0x00100001));
+    bytes[i] = hn::ReorderWidenMulAccumulate(Di(), hn::BitCast(di16, nibbles[i]), weights,
+                                             hn::Zero(Di()), unused);
+  }
+  // Packing keeps to 128-bit blocks: byte group g of the result is group g / 4 of vector g % 4.
+  const auto words01 = hn::ReorderDemote2To(di16, bytes[0], bytes[1]);
+  const auto words23 = hn::ReorderDemote2To(di16, bytes[2], bytes[3]);
+#if HWY_TARGET == HWY_AVX3
+  alignas(64) constexpr std::int32_t kOrder[16] = {0, 4, 8,  12, 1, 5, 9,  13,
+                                                   2, 6, 10, 14, 3, 7, 11, 15};
+  const Vi packed{_mm512_packus_epi16(words01.raw, words23.raw)};
+#else
+  alignas(32) constexpr std::int32_t kOrder[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+  const Vi packed{_mm256_packus_epi16(words01.raw, words23.raw)};
+#endif
+  const Vi ordered = hn::TableLookupLanes(packed, hn::SetTableIndices(Di(), kOrder));
+  hn::StoreU(hn::Xor(hn::BitCast(d8, ordered), hn::Set(d8, 0x44)), d8, out);
+#else
+  const hn::Rebind<std::uint8_t, Du> d8;
+  for (int i = 0; i < 4; ++i) {
+    const auto pairs = hn::BitCast(Du(), nibbles[i]);
+    const auto bytes = hn::Or(pairs, hn::ShiftRight<12>(pairs));
+    hn::StoreU(hn::Xor(hn::TruncateTo(d8, bytes), hn::Set(d8, 0x44)), d8, out + i * kLanes);
+  }
+#endif
+}
+
+// The FP4 byte of each pair of lanes, for any values.
 HWY_INLINE Vi e2m1_bytes_or_nan(Vf even, Vf odd) {
   return hn::Or(e2m1_codes(even), hn::ShiftLeft<4>(e2m1_codes(odd)));
 }

@@ -125,26 +125,43 @@ HWY_INLINE Vf factors(const ChunkScales& scales, int first) {
   if constexpr (kBlock >= kPairElems) {
     return hn::Set(Df(), *of_block);
   } else {
-    static_assert(2 * kBlock == kPairElems);
-    const hn::Half<Df> half;
-    return hn::Combine(Df(), hn::Set(half, of_block[1]), hn::Set(half, of_block[0]));
+    static_assert(2 * kBlock == kPairElems && kLanes == 16);
+    alignas(64) constexpr std::int32_t kHalves[16] = {0, 0, 0, 0, 0, 0, 0, 0,
+                                                      1, 1, 1, 1, 1, 1, 1, 1};
+    std::uint64_t two;
+    std::memcpy(&two, of_block, sizeof two);
+    const hn::Repartition<std::uint64_t, Df> d64;
+    const Vf alternating = hn::BitCast(Df(), hn::Set(d64, two));
+    return hn::TableLookupLanes(alternating, hn::SetTableIndices(Df(), kHalves));
   }
 }
 
-template <class T, int kBlock, bool kMayBeNan>
+template <class T, int kBlock>
 HWY_INLINE void encode_chunk(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
-  for (int i = 0; i < kChunkBlocks * kBlock; i += static_cast<int>(kPairElems)) {
-    const Vf factor = factors<kBlock>(scales, i);
-    if constexpr (kMayBeNan) {
-      const Pair pair = load_pair(y + i);
-      store_bytes(e2m1_bytes_or_nan(hn::Mul(pair.even, factor), hn::Mul(pair.odd, factor)),
-                  codes + i / 2);
-    } else {
-      SignedPair value = load_signed_pair(y + i);
+  constexpr int kPairs = kChunkBlocks * kBlock / static_cast<int>(kPairElems);
+  HWY_UNROLL(2)
+  for (int i = 0; i < kPairs; i += 4) {
+    Vw nibbles[4];
+    for (int j = 0; j < 4; ++j) {
+      const int first = (i + j) * static_cast<int>(kPairElems);
+      const Vf factor = factors<kBlock>(scales, first);
+      SignedPair value = load_signed_pair(y + first);
       value.magnitude.even = hn::Mul(value.magnitude.even, factor);
       value.magnitude.odd = hn::Mul(value.magnitude.odd, factor);
-      store_bytes(e2m1_bytes(value), codes + i / 2);
+      nibbles[j] = e2m1_nibbles(value);
     }
+    store_nibbles(nibbles, codes + i * kLanes);
+  }
+}
+
+// The same where a value or a factor may be NaN.
+template <class T, int kBlock>
+HWY_INLINE void encode_special_chunk(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
+  for (int i = 0; i < kChunkBlocks * kBlock; i += static_cast<int>(kPairElems)) {
+    const Vf factor = factors<kBlock>(scales, i);
+    const Pair pair = load_pair(y + i);
+    store_bytes(e2m1_bytes_or_nan(hn::Mul(pair.even, factor), hn::Mul(pair.odd, factor)),
+                codes + i / 2);
   }
 }
 
@@ -210,9 +227,9 @@ class RowQuantizer {
     Chunk chunk;
     row_quantizer_detail::chunk_amax<T, kBlock>(y, chunk);
     if (HWY_LIKELY(scales_of(chunk))) {
-      row_quantizer_detail::encode_chunk<T, kBlock, false>(y, chunk, codes);
+      row_quantizer_detail::encode_chunk<T, kBlock>(y, chunk, codes);
     } else {
-      row_quantizer_detail::encode_chunk<T, kBlock, true>(y, chunk, codes);
+      row_quantizer_detail::encode_special_chunk<T, kBlock>(y, chunk, codes);
     }
     for (const formats::ScaleArray& array : target_.scales) {
       if (array.data != nullptr) store_scales(array, row, k, count, chunk.code);
