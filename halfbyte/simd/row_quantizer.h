@@ -137,7 +137,7 @@ HWY_INLINE Vf factors(const ChunkScales& scales, int first) {
 }
 
 template <class T, int kBlock>
-HWY_INLINE void encode_chunk(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
+HWY_INLINE void encode_ordinary(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
   constexpr int kPairs = kChunkBlocks * kBlock / static_cast<int>(kPairElems);
   HWY_UNROLL(2)
   for (int i = 0; i < kPairs; i += 4) {
@@ -156,7 +156,7 @@ HWY_INLINE void encode_chunk(const T* y, const ChunkScales& scales, std::uint8_t
 
 // The same where a value or a factor may be NaN.
 template <class T, int kBlock>
-HWY_INLINE void encode_special_chunk(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
+HWY_INLINE void encode_special(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
   for (int i = 0; i < kChunkBlocks * kBlock; i += static_cast<int>(kPairElems)) {
     const Vf factor = factors<kBlock>(scales, i);
     const Pair pair = load_pair(y + i);
@@ -201,38 +201,52 @@ class RowQuantizer {
   using Chunk = row_quantizer_detail::ChunkScales;
   static constexpr int kChunkBlocks = row_quantizer_detail::kChunkBlocks;
 
+  // The scales of a chunk take a long chain of dependent operations, so those of the next chunk are
+  // begun before this one is encoded.
   template <class T, int kBlock, class ScalesOf>
   HWY_INLINE void quantize_fp4(std::int64_t row, const T* y, std::uint8_t* codes,
                                const ScalesOf& scales_of) const {
     constexpr int kElems = kChunkBlocks * kBlock;
-    std::int64_t k = 0;
-    for (; k + kChunkBlocks <= blocks_; k += kChunkBlocks) {
-      quantize_chunk<T, kBlock>(row, k, kChunkBlocks, y + k * kBlock, codes + k * kBlock / 2,
-                                scales_of);
+    const std::int64_t whole = blocks_ / kChunkBlocks;
+    Chunk chunks[2];
+    bool ordinary = false;
+    if (whole > 0) ordinary = prepare_chunk<T, kBlock>(y, chunks[0], scales_of);
+    for (std::int64_t c = 0; c < whole; ++c) {
+      const Chunk& chunk = chunks[c % 2];
+      bool next_ordinary = false;
+      if (c + 1 < whole) {
+        next_ordinary =
+            prepare_chunk<T, kBlock>(y + (c + 1) * kElems, chunks[(c + 1) % 2], scales_of);
+      }
+      encode_chunk<T, kBlock>(y + c * kElems, chunk, ordinary, codes + c * kElems / 2);
+      store_scales(row, c * kChunkBlocks, kChunkBlocks, chunk.code);
+      ordinary = next_ordinary;
     }
-    if (k == blocks_) return;
-    const int left = static_cast<int>(blocks_ - k);
+    const int left = static_cast<int>(blocks_ - whole * kChunkBlocks);
+    if (left == 0) return;
     T last[kElems] = {};
     std::uint8_t last_codes[kElems / 2];
-    std::memcpy(static_cast<void*>(last), y + k * kBlock,
+    std::memcpy(static_cast<void*>(last), y + whole * kElems,
                 static_cast<std::size_t>(left) * kBlock * sizeof(T));
-    quantize_chunk<T, kBlock>(row, k, left, last, last_codes, scales_of);
-    std::memcpy(codes + k * kBlock / 2, last_codes, static_cast<std::size_t>(left) * kBlock / 2);
+    ordinary = prepare_chunk<T, kBlock>(last, chunks[0], scales_of);
+    encode_chunk<T, kBlock>(last, chunks[0], ordinary, last_codes);
+    std::memcpy(codes + whole * kElems / 2, last_codes,
+                static_cast<std::size_t>(left) * kBlock / 2);
+    store_scales(row, whole * kChunkBlocks, left, chunks[0].code);
   }
 
-  // A whole chunk of y, of which the first `count` blocks have a scale to store.
   template <class T, int kBlock, class ScalesOf>
-  HWY_INLINE void quantize_chunk(std::int64_t row, std::int64_t k, int count, const T* y,
-                                 std::uint8_t* codes, const ScalesOf& scales_of) const {
-    Chunk chunk;
+  static HWY_INLINE bool prepare_chunk(const T* y, Chunk& chunk, const ScalesOf& scales_of) {
     row_quantizer_detail::chunk_amax<T, kBlock>(y, chunk);
-    if (HWY_LIKELY(scales_of(chunk))) {
-      row_quantizer_detail::encode_chunk<T, kBlock>(y, chunk, codes);
+    return scales_of(chunk);
+  }
+  template <class T, int kBlock>
+  static HWY_INLINE void encode_chunk(const T* y, const Chunk& chunk, bool ordinary,
+                                      std::uint8_t* codes) {
+    if (HWY_LIKELY(ordinary)) {
+      row_quantizer_detail::encode_ordinary<T, kBlock>(y, chunk, codes);
     } else {
-      row_quantizer_detail::encode_special_chunk<T, kBlock>(y, chunk, codes);
-    }
-    for (const formats::ScaleArray& array : target_.scales) {
-      if (array.data != nullptr) store_scales(array, row, k, count, chunk.code);
+      row_quantizer_detail::encode_special<T, kBlock>(y, chunk, codes);
     }
   }
 
@@ -278,6 +292,13 @@ class RowQuantizer {
       nan = nan || bits > numerics::kInfBits;
     }
     return !nan;
+  }
+
+  HWY_INLINE void store_scales(std::int64_t row, std::int64_t k, int count,
+                               const std::uint8_t* code) const {
+    for (const formats::ScaleArray& array : target_.scales) {
+      if (array.data != nullptr) store_scales(array, row, k, count, code);
+    }
   }
 
   // Scales k .. k + count - 1 of a row; k is a multiple of four, and four lie together in every

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "halfbyte/numerics/half_types.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 namespace halfbyte::simd::HALFBYTE_LEVEL {

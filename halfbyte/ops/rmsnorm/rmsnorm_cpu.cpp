@@ -88,10 +88,11 @@ HWY_INLINE float row_rstd(const NormProblem& problem, const T* x, T* residual, f
   return numerics::is_nan(rstd) ? numerics::bits_float(0x7FC00000u) : rstd;
 }
 
-// y from h. `weight_of(i)` is the pair of w' at i.
+// y from h. `weight_of(i)` is the pair of w' at i. Memory would be idle from here to the next row:
+// what that reads is asked for now.
 template <class T, bool kHuggingFace, class WeightOf>
 HWY_INLINE void normalise(const T* h, float rstd, std::int64_t columns, const WeightOf& weight_of,
-                          T* y) {
+                          const T* next_x, const T* next_residual, T* y) {
   const Vf scale = hn::Set(Df(), rstd);
   const auto of = [&](Vf value, Vf weight) {
     value = hn::Mul(value, scale);
@@ -99,6 +100,8 @@ HWY_INLINE void normalise(const T* h, float rstd, std::int64_t columns, const We
     return hn::Mul(value, weight);
   };
   for (std::int64_t i = 0; i < columns; i += kPairElems) {
+    hwy::Prefetch(next_x + i);
+    hwy::Prefetch(next_residual + i);
     const Pair value = load_pair(h + i, columns - i), weight = weight_of(i);
     round_store_pair({of(value.even, weight.even), of(value.odd, weight.odd)}, y + i, columns - i);
   }
@@ -123,7 +126,11 @@ HWY_INLINE std::uint32_t rows_of(const NormProblem& problem, std::int64_t begin,
       T* residual = problem.residual ? row_of<T>(problem.residual, row) : nullptr;
       const float rstd = row_rstd(problem, x, residual, scratch.leaves);
       T* y = problem.y ? row_of<T>(problem.y, row) : reinterpret_cast<T*>(scratch.y);
-      normalise<T, kHuggingFace>(residual != nullptr ? residual : x, rstd, columns, weight_of, y);
+      const std::int64_t next = row + 1 < end && row + 1 < problem.rows() ? row + 1 : row;
+      const T* next_x = row_of<T>(problem.x, next);
+      const T* next_residual = problem.residual ? row_of<T>(problem.residual, next) : next_x;
+      normalise<T, kHuggingFace>(residual != nullptr ? residual : x, rstd, columns, weight_of,
+                                 next_x, next_residual, y);
       if (problem.amax != nullptr) {
         const std::uint32_t bits = amax_bits(y, columns);
         most = bits > most ? bits : most;
