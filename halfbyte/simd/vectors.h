@@ -17,6 +17,9 @@
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
+// After the parameters of a lambda that must not become a call: vectors would go through memory.
+#define HALFBYTE_INLINE_LAMBDA HWY_ATTR __attribute__((always_inline))
+
 namespace halfbyte::simd::HALFBYTE_LEVEL {
 
 namespace hn = hwy::HWY_NAMESPACE;
