@@ -55,23 +55,23 @@ HWY_INLINE Vf even_of(Vu dwords) { return hn::BitCast(Df(), hn::ShiftLeft<16>(dw
 HWY_INLINE Vf odd_of(Vu dwords) {
   return hn::BitCast(Df(), hn::And(dwords, hn::Set(Du(), 0xFFFF0000u)));
 }
-// Rounds up where the upper half's neighbour is nearer; the lower half is left over.
+// Rounds both to bf16, 16-bit lanes at a time: up, if what is cut off is more than half, or half
+// and the rest odd.
 //
 // There is no case for NaN. Every NaN here is the result of an operation, so quiet, and its payload
-// that of a bf16 x or of table_value(): the lower half is 0, so the sum below carries nothing.
-HWY_INLINE Vu round_bf16(Vf v) {
-  const Vu bits = hn::BitCast(Du(), v);
-  const Vu odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(Du(), 1));
-  return hn::Add(bits, hn::Add(odd, hn::Set(Du(), 0x7FFF)));
-}
+// that of a bf16 x or of table_value(): nothing is cut off that could carry.
 template <bool kStream>
 HWY_INLINE void put_dwords(Vf even, Vf odd, Bf16* p) {
-  const auto low = hn::BitCast(D16(), hn::ShiftRight<16>(round_bf16(even)));
-  const auto high = hn::BitCast(D16(), round_bf16(odd));
-  put<kStream>(hn::OddEven(high, low), D16(), reinterpret_cast<std::uint16_t*>(p));
+  const D16 d;
+  const Vu low = hn::BitCast(Du(), even), high = hn::BitCast(Du(), odd);
+  const auto kept = hn::OddEven(hn::BitCast(d, high), hn::BitCast(d, hn::ShiftRight<16>(low)));
+  const auto cut = hn::OddEven(hn::BitCast(d, hn::ShiftLeft<16>(high)), hn::BitCast(d, low));
+  const auto is_even = hn::AndNot(kept, hn::Set(d, 1));
+  const auto up = hn::ShiftRight<15>(hn::SaturatedSub(cut, is_even));
+  put<kStream>(hn::Add(kept, up), d, reinterpret_cast<std::uint16_t*>(p));
 }
 
-// kLanes values of a table, +0 past `count`. A NaN becomes the one whose payload round_bf16 bears.
+// kLanes values of a table, +0 past `count`. A NaN becomes the one that put_dwords bears.
 HWY_INLINE Vf table_value(const float* p, std::int64_t count) {
   if (count <= 0) return hn::Zero(Df());
   const Vf v = load_elements(p, count);
@@ -212,22 +212,27 @@ HWY_INLINE void rotate_head(const T* x, T* y, std::int64_t half, bool neox, cons
 template <class Group, bool kStream, class T>
 HWY_INLINE void rotate_rows(const RopeProblem& problem, std::int64_t begin, std::int64_t end,
                             float* table) {
+  // In locals: the compiler cannot tell that y does not lie over the problem.
+  const std::int64_t heads = problem.heads, half = problem.rope_dim / 2;
+  const std::int64_t x_stride = problem.x.head_stride, y_stride = problem.y.head_stride;
   const std::int64_t first = problem.rope_offset, last = first + problem.rope_dim;
+  const std::int64_t after = problem.head_dim - last;
   const bool neox = problem.style == RopeStyle::kNeox;
-  std::int64_t token = begin / problem.heads, head = begin % problem.heads;
+  const bool copies = !problem.in_place && problem.rope_dim != problem.head_dim;
+  std::int64_t token = begin / heads, head = begin % heads;
   for (std::int64_t row = begin; row < end; ++token, head = 0) {
     prepare_table<Group>(problem, token, table);
     const T* x = static_cast<const T*>(problem.x.data) + token * problem.x.token_stride;
     T* y = static_cast<T*>(problem.y.data) + token * problem.y.token_stride;
-    for (; head < problem.heads && row < end; ++head, ++row) {
-      const T* from = x + head * problem.x.head_stride;
-      T* to = y + head * problem.y.head_stride;
-      if (!problem.in_place && problem.rope_dim != problem.head_dim) {
+    for (; head < heads && row < end; ++head, ++row) {
+      const T* from = x + head * x_stride;
+      T* to = y + head * y_stride;
+      if (copies) {
         std::memcpy(static_cast<void*>(to), from, static_cast<std::size_t>(first) * sizeof(T));
         std::memcpy(static_cast<void*>(to + last), from + last,
-                    static_cast<std::size_t>(problem.head_dim - last) * sizeof(T));
+                    static_cast<std::size_t>(after) * sizeof(T));
       }
-      rotate_head<Group, kStream>(from + first, to + first, problem.rope_dim / 2, neox, table);
+      rotate_head<Group, kStream>(from + first, to + first, half, neox, table);
     }
   }
   if constexpr (kStream) hwy::FlushStream();
