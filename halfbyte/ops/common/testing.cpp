@@ -204,8 +204,8 @@ std::string first_difference(const TensorSet& expected, const TensorSet& actual)
       const std::uint32_t a = read_bits(tensor.storage().data() + i * element, element);
       const std::uint32_t b = read_bits(other.storage().data() + i * element, element);
       if (a == b || (is_nan_bits(tensor.dtype(), a) && is_nan_bits(tensor.dtype(), b))) continue;
-      return name + " at " + tensor.place_of(i / words) + ": expected " + hex(a, element) + ", got " +
-             hex(b, element);
+      return name + " at " + tensor.place_of(i / words) + ": expected " + hex(a, element) +
+             ", got " + hex(b, element);
     }
   }
   return "";
