@@ -15,6 +15,7 @@ import unittest
 
 import cli_support
 from cli_op_cases import OtherOperators, Quantize, Refusals  # noqa: F401 (unittest finds them here)
+from cli_op_rope_cases import Rope  # noqa: F401
 from cli_support import DATA, USAGE, CliTest, bf16, read_tensors, unpack_f32, write_tensors
 
 
