@@ -23,7 +23,7 @@ BenchCase bench_dequantize(const BenchOptions& options, BenchShape shape) {
   BenchCase result;
   const formats::Format format = options.spec.format;
   const formats::ScaleLayout layout = options.spec.layout;
-  const auto [rows, columns] = shape;
+  const std::int64_t rows = shape.rows, columns = shape.columns;  // not a binding: captured
   const int codes = result.add(Role::kRead, DType::kU8,
                                {rows, formats::code_bytes(format, columns)}, Fill::kCodes);
   int scales = kAbsent;
