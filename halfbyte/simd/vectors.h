@@ -200,10 +200,6 @@ HWY_INLINE void round_store_pair(Pair pair, T* p, std::int64_t count) {
   std::memcpy(static_cast<void*>(p), buffer, static_cast<std::size_t>(count) * sizeof(T));
 }
 
-// Outputs of at least this many bytes are written past the caches where they are aligned: they
-// would not stay there until they are read, and a plain store reads each line before it writes it.
-inline constexpr std::int64_t kStreamBytes = 4 << 20;
-
 // round_store_pair past the caches; p is aligned to kPairElems elements. hwy::FlushStream() before
 // another thread may read it.
 template <class T>

@@ -150,7 +150,7 @@ HWY_INLINE bool streams(const Rows& x) {
     return bytes % static_cast<std::int64_t>(sizeof(Vf)) == 0;
   };
   constexpr auto kSize = static_cast<std::int64_t>(sizeof(T));
-  return x.map.rows * x.columns * kSize >= kStreamBytes &&
+  return x.map.rows * x.columns * kSize >= simd::kStreamBytes &&
          is_aligned(reinterpret_cast<std::intptr_t>(x.data)) &&
          is_aligned(x.map.inner_stride * kSize) && is_aligned(x.map.outer_stride * kSize);
 }

@@ -4,6 +4,7 @@
 #include "halfbyte/ops/common/arguments.h"
 #include "halfbyte/ops/common/dispatch.h"
 #include "halfbyte/ops/rope/rope_kernels.h"
+#include "halfbyte/simd/threads.h"
 
 namespace halfbyte::ops {
 
@@ -161,11 +162,6 @@ Status check_positions(const RopeProblem& problem) {
   return {};
 }
 
-// Stores that go past the caches do not read the lines that they overwrite, a third of the traffic
-// less; but then whoever reads y next finds it in no cache. Measured on a 32 MiB last-level cache,
-// rope and a read of y after it gain from about here on (x and y together fill it) and lose below.
-constexpr std::int64_t kStreamingBytes = std::int64_t{16} << 20;
-
 Status run_rope(const RopeArgs& args, const Execution& execution) {
   const base::IeeeFloatScope ieee;
   OverlapCheck overlap;
@@ -180,7 +176,7 @@ Status run_rope(const RopeArgs& args, const Execution& execution) {
   if (choice.value().cuda) return cuda::rope(problem, args.x.device, execution.stream);
   HALFBYTE_RETURN_IF_ERROR(check_positions(problem));
   problem.streaming =
-      !problem.in_place && args.x.numel() * base::dtype_bytes(args.x.dtype) >= kStreamingBytes;
+      !problem.in_place && args.x.numel() * base::dtype_bytes(args.x.dtype) >= simd::kStreamBytes;
   kernel_for(choice.value().cpu_level)(problem, execution.num_threads);
   return {};
 }
