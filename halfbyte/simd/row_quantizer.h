@@ -154,9 +154,10 @@ HWY_INLINE void encode_ordinary(const T* y, const ChunkScales& scales, std::uint
   }
 }
 
-// The same where a value or a factor may be NaN.
+// The same where a value or a factor may be NaN; seldom, so once in the object file.
 template <class T, int kBlock>
-HWY_INLINE void encode_special(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
+static HWY_NOINLINE void encode_special(const T* y, const ChunkScales& scales,
+                                        std::uint8_t* codes) {
   for (int i = 0; i < kChunkBlocks * kBlock; i += static_cast<int>(kPairElems)) {
     const Vf factor = block_factors<kBlock>(scales.reciprocal + i / kBlock);
     const Pair pair = load_pair(y + i);
@@ -233,11 +234,12 @@ class RowQuantizer {
       y[c % 2] = make(c * kElems, kElems, buffers[c % 2]);
       ordinary[c % 2] = prepare_chunk<T, kBlock>(y[c % 2], chunks[c % 2], scales_of);
     };
-    if (whole > 0) prepare(0);
-    for (std::int64_t c = 0; c < whole; ++c) {
-      if (c + 1 < whole) prepare(c + 1);
-      encode_chunk<T, kBlock>(y[c % 2], chunks[c % 2], ordinary[c % 2], codes + c * kElems / 2);
-      store_scales(row, c * kChunkBlocks, kChunkBlocks, chunks[c % 2].code);
+    for (std::int64_t c = 0; c <= whole; ++c) {
+      if (c < whole) prepare(c);
+      if (c == 0) continue;
+      const std::int64_t b = c - 1;
+      encode_chunk<T, kBlock>(y[b % 2], chunks[b % 2], ordinary[b % 2], codes + b * kElems / 2);
+      store_scales(row, b * kChunkBlocks, kChunkBlocks, chunks[b % 2].code);
     }
     const int left = static_cast<int>(blocks_ - whole * kChunkBlocks);
     if (left == 0) return;
