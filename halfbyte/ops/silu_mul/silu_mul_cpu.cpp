@@ -79,9 +79,8 @@ HWY_INLINE void interleaved_by_8(const Activation& activate, const T* in, T* y) 
   }
 }
 
-// y of one row.
 template <class T, Rounding kRounding>
-HWY_INLINE void activate_row(const SiluMulProblem& problem, const T* in, T* y) {
+HWY_INLINE void activate_row_rounded(const SiluMulProblem& problem, const T* in, T* y) {
   const Activate<T, kRounding> activate(problem.rule);
   const std::int64_t columns = problem.columns;
   const std::int64_t whole = columns / kPairElems * kPairElems;
@@ -109,45 +108,47 @@ HWY_INLINE void activate_row(const SiluMulProblem& problem, const T* in, T* y) {
               static_cast<std::size_t>(columns - whole) * sizeof(T));
 }
 
+// y of one row.
+template <class T>
+HWY_INLINE void activate_row(const SiluMulProblem& problem, const T* in, T* y) {
+  if (problem.rule.rounding == Rounding::kHuggingFace) {
+    activate_row_rounded<T, Rounding::kHuggingFace>(problem, in, y);
+  } else {
+    activate_row_rounded<T, Rounding::kFloat32>(problem, in, y);
+  }
+}
+
+template <class T>
+HWY_INLINE T* row_of(const Rows& rows, std::int64_t row) {
+  return static_cast<T*>(rows.data) + rows.map.offset(row);
+}
+
 struct Context {
   const SiluMulProblem& problem;
   std::uint32_t* most;  // bits of the tensor's amax, shared by the threads
 };
 
-template <class T, Rounding kRounding>
-HWY_INLINE std::uint32_t rows_of(const SiluMulProblem& problem, std::int64_t begin,
-                                 std::int64_t end, T* scratch) {
+void part(const void* context, std::int64_t begin, std::int64_t end, simd::Scratch scratch) {
+  const SiluMulProblem& problem = static_cast<const Context*>(context)->problem;
   const formats::RowTarget nothing;
   const bool quantizes = problem.target != nullptr;
   const RowQuantizer quantizer(quantizes ? *problem.target : nothing);
   std::uint32_t most = 0;
-  for (std::int64_t row = begin; row < end; ++row) {
-    if (row < problem.rows()) {
-      T* y = problem.y ? static_cast<T*>(problem.y.data) + problem.y.map.offset(row) : scratch;
-      activate_row<T, kRounding>(
-          problem, static_cast<const T*>(problem.gate_up.data) + problem.gate_up.map.offset(row),
-          y);
-      if (problem.amax != nullptr) {
-        const std::uint32_t bits = amax_bits(y, problem.columns);
-        most = bits > most ? bits : most;
-      }
-      if (quantizes) quantizer.quantize(row, y);
-    }
-    if (quantizes) problem.target->pad_row(row);
-  }
-  return most;
-}
-
-void part(const void* context, std::int64_t begin, std::int64_t end, simd::Scratch memory) {
-  const SiluMulProblem& problem = static_cast<const Context*>(context)->problem;
   visit_float(problem.gate_up.dtype, [&]<class T>(T) {
-    T* scratch = reinterpret_cast<T*>(memory.data);
-    const std::uint32_t most =
-        problem.rule.rounding == Rounding::kHuggingFace
-            ? rows_of<T, Rounding::kHuggingFace>(problem, begin, end, scratch)
-            : rows_of<T, Rounding::kFloat32>(problem, begin, end, scratch);
-    simd::atomic_max(static_cast<const Context*>(context)->most, most);
+    for (std::int64_t row = begin; row < end; ++row) {
+      if (row < problem.rows()) {
+        T* y = problem.y ? row_of<T>(problem.y, row) : reinterpret_cast<T*>(scratch.data);
+        activate_row(problem, row_of<const T>(problem.gate_up, row), y);
+        if (problem.amax != nullptr) {
+          const std::uint32_t bits = amax_bits(y, problem.columns);
+          most = bits > most ? bits : most;
+        }
+        if (quantizes) quantizer.quantize(row, y);
+      }
+      if (quantizes) problem.target->pad_row(row);
+    }
   });
+  if (problem.amax != nullptr) simd::atomic_max(static_cast<const Context*>(context)->most, most);
 }
 
 }  // namespace
