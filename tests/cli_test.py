@@ -15,6 +15,7 @@ import unittest
 
 import cli_support
 from cli_op_cases import OtherOperators, Quantize, Refusals  # noqa: F401 (unittest finds them here)
+from cli_silu_mul_cases import SiluMul  # noqa: F401
 from cli_support import DATA, USAGE, CliTest, bf16, read_tensors, unpack_f32, write_tensors
 
 
