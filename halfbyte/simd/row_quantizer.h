@@ -29,45 +29,92 @@ HWY_INLINE std::uint32_t amax_bits(const T* y, std::int64_t count) {
 
 namespace row_quantizer_detail {
 
+// Finite and > 0.
+HWY_INLINE bool is_ordinary(float scale) {
+  const std::uint32_t bits = numerics::float_bits(scale);
+  return bits > 0 && bits < numerics::kInfBits;
+}
+
 inline constexpr int kChunkBlocks = 16;
 
-// What a chunk's blocks get: as many as kChunkBlocks.
+// What a chunk's blocks get.
 struct ChunkScales {
   alignas(64) std::int32_t amax_bits[kChunkBlocks];
   alignas(64) float reciprocal[kChunkBlocks];
-  std::uint8_t code[kChunkBlocks];
+  alignas(16) std::uint8_t code[kChunkBlocks];
 };
 
-// Halves kCount vectors of lanes to kTarget of them: the larger of each two neighbours.
-template <int kCount, int kTarget>
-HWY_INLINE void max_of_neighbours(Vi* lanes) {
-  if constexpr (kCount > kTarget) {
-    for (int i = 0; i < kCount / 2; ++i) {
-      const Vi a = lanes[2 * i], b = lanes[2 * i + 1];
-      lanes[i] = hn::Max(hn::ConcatEven(Di(), b, a), hn::ConcatOdd(Di(), b, a));
+// The amax bits of kLanes groups of 16 elements, one a lane.
+template <class T>
+HWY_INLINE Vi amax_of_16(const T* y) {
+  if constexpr (sizeof(T) == 2) {
+    // Eight vectors of 16-bit magnitudes (NaN above all); those of 128-bit lanes hold two groups,
+    // one, or half of one. Each step halves what a group takes.
+    const Dw dw;
+    const hn::Repartition<std::uint64_t, Du> d64;
+    constexpr int kPerGroup = kLanes == 4 ? 2 : 1;
+    const auto* words = reinterpret_cast<const std::uint16_t*>(y);
+    Vw a[8 / kPerGroup], b[4 / kPerGroup];
+    for (int i = 0; i < 8 / kPerGroup; ++i) {
+      a[i] = hn::LoadU(dw, words + i * kPerGroup * kPairElems);
+      a[i] = hn::And(a[i], hn::Set(dw, 0x7FFF));
+      if constexpr (kPerGroup == 2) {
+        const Vw other = hn::LoadU(dw, words + (i * kPerGroup + 1) * kPairElems);
+        a[i] = hn::Max(a[i], hn::And(other, hn::Set(dw, 0x7FFF)));
+      }
     }
-    max_of_neighbours<kCount / 2, kTarget>(lanes);
+    for (int i = 0; i < 4 / kPerGroup; ++i) {
+      const auto x = hn::BitCast(Du(), a[2 * i]), z = hn::BitCast(Du(), a[2 * i + 1]);
+      b[i] = hn::Max(hn::BitCast(dw, hn::InterleaveLower(Du(), x, z)),
+                     hn::BitCast(dw, hn::InterleaveUpper(Du(), x, z)));
+    }
+    for (int i = 0; i < 2 / kPerGroup; ++i) {
+      const auto x = hn::BitCast(d64, b[2 * i]), z = hn::BitCast(d64, b[2 * i + 1]);
+      a[i] = hn::Max(hn::BitCast(dw, hn::InterleaveLower(d64, x, z)),
+                     hn::BitCast(dw, hn::InterleaveUpper(d64, x, z)));
+    }
+    hn::Vec<Du> groups = hn::BitCast(Du(), a[0]);
+    if constexpr (kPerGroup == 1) {
+      for (int i = 0; i < 2; ++i) {
+        b[i] = hn::Max(a[i], hn::BitCast(dw, hn::SwapAdjacentBlocks(hn::BitCast(Du(), a[i]))));
+      }
+      groups = hn::OddEvenBlocks(hn::BitCast(Du(), b[1]), hn::BitCast(Du(), b[0]));
+    }
+    if constexpr (kLanes == 16) {
+      // Even groups are in the lower half, odd ones in the upper.
+      alignas(64) constexpr std::int32_t kOrder[16] = {0, 8,  1, 9,  2, 10, 3, 11,
+                                                       4, 12, 5, 13, 6, 14, 7, 15};
+      groups = hn::TableLookupLanes(groups, hn::SetTableIndices(Du(), kOrder));
+    }
+    const Vw larger = hn::Max(hn::BitCast(dw, groups), hn::BitCast(dw, hn::ShiftRight<16>(groups)));
+    return hn::BitCast(Di(), Element<T>::split(hn::BitCast(Du(), larger)).even);
+  } else {
+    // The larger of each two neighbours, four times.
+    Vi lanes[16];
+    for (int i = 0; i < 16; ++i) lanes[i] = magnitude_bits(hn::LoadU(Df(), y + i * kLanes));
+    for (int count = 8; count > 0; count /= 2) {
+      for (int i = 0; i < count; ++i) {
+        const Vi x = lanes[2 * i], z = lanes[2 * i + 1];
+        lanes[i] = hn::Max(hn::ConcatEven(Di(), z, x), hn::ConcatOdd(Di(), z, x));
+      }
+    }
+    return lanes[0];
   }
 }
 
 // The amax of each block of a chunk.
 template <class T, int kBlock>
 HWY_INLINE void chunk_amax(const T* y, ChunkScales& scales) {
-  // Vectors of kLanes pairs, or of whole blocks where a block has more pairs than a vector lanes.
-  constexpr int kPerBlock = kBlock / kPairElems > 1 ? kBlock / static_cast<int>(kPairElems) : 1;
-  constexpr int kVectors = kChunkBlocks * kBlock / static_cast<int>(kPairElems) / kPerBlock;
-  Vi most[kVectors];
-  for (int i = 0; i < kVectors; ++i) {
-    for (int j = 0; j < kPerBlock; ++j) {
-      const Pair pair = load_pair(y + (i * kPerBlock + j) * kPairElems);
-      const Vi larger = hn::Max(magnitude_bits(pair.even), magnitude_bits(pair.odd));
-      most[i] = j == 0 ? larger : hn::Max(most[i], larger);
+  for (int k = 0; k < kChunkBlocks; k += static_cast<int>(kLanes)) {
+    Vi most;
+    if constexpr (kBlock == 16) {
+      most = amax_of_16(y + k * 16);
+    } else {
+      static_assert(kBlock == 32);
+      const Vi a = amax_of_16(y + k * 32), b = amax_of_16(y + k * 32 + 16 * kLanes);
+      most = hn::Max(hn::ConcatEven(Di(), b, a), hn::ConcatOdd(Di(), b, a));
     }
-  }
-  constexpr int kResults = kChunkBlocks / static_cast<int>(kLanes);
-  max_of_neighbours<kVectors, kResults>(most);
-  for (int i = 0; i < kResults; ++i) {
-    hn::Store(most[i], Di(), scales.amax_bits + i * kLanes);
+    hn::Store(most, Di(), scales.amax_bits + k);
   }
 }
 
@@ -78,19 +125,43 @@ HWY_INLINE Vf factors(const ChunkScales& scales, int first) {
   if constexpr (kBlock >= kPairElems) {
     return hn::Set(Df(), *of_block);
   } else {
-    static_assert(2 * kBlock == kPairElems);
-    const hn::Half<Df> half;
-    return hn::Combine(Df(), hn::Set(half, of_block[1]), hn::Set(half, of_block[0]));
+    static_assert(2 * kBlock == kPairElems && kLanes == 16);
+    alignas(64) constexpr std::int32_t kHalves[16] = {0, 0, 0, 0, 0, 0, 0, 0,
+                                                      1, 1, 1, 1, 1, 1, 1, 1};
+    std::uint64_t two;
+    std::memcpy(&two, of_block, sizeof two);
+    const hn::Repartition<std::uint64_t, Df> d64;
+    const Vf alternating = hn::BitCast(Df(), hn::Set(d64, two));
+    return hn::TableLookupLanes(alternating, hn::SetTableIndices(Df(), kHalves));
   }
 }
 
-template <class T, int kBlock, bool kMayBeNan>
-HWY_INLINE void encode_chunk(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
+template <class T, int kBlock>
+HWY_INLINE void encode_ordinary(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
+  constexpr int kPairs = kChunkBlocks * kBlock / static_cast<int>(kPairElems);
+  HWY_UNROLL(2)
+  for (int i = 0; i < kPairs; i += 4) {
+    Vw nibbles[4];
+    for (int j = 0; j < 4; ++j) {
+      const int first = (i + j) * static_cast<int>(kPairElems);
+      const Vf factor = factors<kBlock>(scales, first);
+      SignedPair value = load_signed_pair(y + first);
+      value.magnitude.even = hn::Mul(value.magnitude.even, factor);
+      value.magnitude.odd = hn::Mul(value.magnitude.odd, factor);
+      nibbles[j] = e2m1_nibbles(value);
+    }
+    store_nibbles(nibbles, codes + i * kLanes);
+  }
+}
+
+// The same where a value or a factor may be NaN.
+template <class T, int kBlock>
+HWY_INLINE void encode_special(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
   for (int i = 0; i < kChunkBlocks * kBlock; i += static_cast<int>(kPairElems)) {
-    const Pair pair = load_pair(y + i);
     const Vf factor = factors<kBlock>(scales, i);
-    const Vf even = hn::Mul(pair.even, factor), odd = hn::Mul(pair.odd, factor);
-    store_bytes(kMayBeNan ? e2m1_bytes_or_nan(even, odd) : e2m1_bytes(even, odd), codes + i / 2);
+    const Pair pair = load_pair(y + i);
+    store_bytes(e2m1_bytes_or_nan(hn::Mul(pair.even, factor), hn::Mul(pair.odd, factor)),
+                codes + i / 2);
   }
 }
 
@@ -110,9 +181,12 @@ class RowQuantizer {
     std::uint8_t* codes = target_.codes + target_.code_rows.offset(row);
     if (target_.format == Format::kNvfp4) {
       const formats::Nvfp4Scale scale = target_.nvfp4_scale(row, row_amax);
+      const bool ordinary = !scale.poisoned && row_quantizer_detail::is_ordinary(scale.encode) &&
+                            row_quantizer_detail::is_ordinary(scale.decode);
       if (target_.mode == ScaleMode::kRow) target_.row_scale[row] = scale.decode;
-      quantize_fp4<T, formats::kNvfp4Block>(
-          row, y, codes, [&](Chunk& chunk) HWY_ATTR { return nvfp4_scales(scale, chunk); });
+      quantize_fp4<T, formats::kNvfp4Block>(row, y, codes, [&](Chunk& chunk) HWY_ATTR {
+        return nvfp4_scales(scale, ordinary, chunk);
+      });
     } else if (target_.format == Format::kMxfp4) {
       quantize_fp4<T, formats::kMxfp4Block>(
           row, y, codes, [&](Chunk& chunk) HWY_ATTR { return mxfp4_scales(chunk); });
@@ -127,66 +201,86 @@ class RowQuantizer {
   using Chunk = row_quantizer_detail::ChunkScales;
   static constexpr int kChunkBlocks = row_quantizer_detail::kChunkBlocks;
 
+  // The scales of a chunk take a long chain of dependent operations, so those of the next chunk are
+  // begun before this one is encoded.
   template <class T, int kBlock, class ScalesOf>
   HWY_INLINE void quantize_fp4(std::int64_t row, const T* y, std::uint8_t* codes,
                                const ScalesOf& scales_of) const {
     constexpr int kElems = kChunkBlocks * kBlock;
-    std::int64_t k = 0;
-    for (; k + kChunkBlocks <= blocks_; k += kChunkBlocks) {
-      quantize_chunk<T, kBlock>(row, k, kChunkBlocks, y + k * kBlock, codes + k * kBlock / 2,
-                                scales_of);
+    const std::int64_t whole = blocks_ / kChunkBlocks;
+    Chunk chunks[2];
+    bool ordinary = false;
+    if (whole > 0) ordinary = prepare_chunk<T, kBlock>(y, chunks[0], scales_of);
+    for (std::int64_t c = 0; c < whole; ++c) {
+      const Chunk& chunk = chunks[c % 2];
+      bool next_ordinary = false;
+      if (c + 1 < whole) {
+        next_ordinary =
+            prepare_chunk<T, kBlock>(y + (c + 1) * kElems, chunks[(c + 1) % 2], scales_of);
+      }
+      encode_chunk<T, kBlock>(y + c * kElems, chunk, ordinary, codes + c * kElems / 2);
+      store_scales(row, c * kChunkBlocks, kChunkBlocks, chunk.code);
+      ordinary = next_ordinary;
     }
-    if (k == blocks_) return;
-    const int left = static_cast<int>(blocks_ - k);
+    const int left = static_cast<int>(blocks_ - whole * kChunkBlocks);
+    if (left == 0) return;
     T last[kElems] = {};
     std::uint8_t last_codes[kElems / 2];
-    std::memcpy(static_cast<void*>(last), y + k * kBlock,
+    std::memcpy(static_cast<void*>(last), y + whole * kElems,
                 static_cast<std::size_t>(left) * kBlock * sizeof(T));
-    quantize_chunk<T, kBlock>(row, k, left, last, last_codes, scales_of);
-    std::memcpy(codes + k * kBlock / 2, last_codes, static_cast<std::size_t>(left) * kBlock / 2);
+    ordinary = prepare_chunk<T, kBlock>(last, chunks[0], scales_of);
+    encode_chunk<T, kBlock>(last, chunks[0], ordinary, last_codes);
+    std::memcpy(codes + whole * kElems / 2, last_codes,
+                static_cast<std::size_t>(left) * kBlock / 2);
+    store_scales(row, whole * kChunkBlocks, left, chunks[0].code);
   }
 
-  // A whole chunk of y, of which the first `count` blocks have a scale to store.
   template <class T, int kBlock, class ScalesOf>
-  HWY_INLINE void quantize_chunk(std::int64_t row, std::int64_t k, int count, const T* y,
-                                 std::uint8_t* codes, const ScalesOf& scales_of) const {
-    Chunk chunk;
+  static HWY_INLINE bool prepare_chunk(const T* y, Chunk& chunk, const ScalesOf& scales_of) {
     row_quantizer_detail::chunk_amax<T, kBlock>(y, chunk);
-    if (HWY_LIKELY(scales_of(chunk))) {
-      row_quantizer_detail::encode_chunk<T, kBlock, false>(y, chunk, codes);
+    return scales_of(chunk);
+  }
+  template <class T, int kBlock>
+  static HWY_INLINE void encode_chunk(const T* y, const Chunk& chunk, bool ordinary,
+                                      std::uint8_t* codes) {
+    if (HWY_LIKELY(ordinary)) {
+      row_quantizer_detail::encode_ordinary<T, kBlock>(y, chunk, codes);
     } else {
-      row_quantizer_detail::encode_chunk<T, kBlock, true>(y, chunk, codes);
-    }
-    for (const formats::ScaleArray& array : target_.scales) {
-      if (array.data != nullptr) store_scales(array, row, k, count, chunk.code);
+      row_quantizer_detail::encode_special<T, kBlock>(y, chunk, codes);
     }
   }
 
   // S and r of each block from its amax (formats::nvfp4_block_scale and nvfp4_reciprocal). False
   // where a product with r may be NaN.
-  HWY_INLINE bool nvfp4_scales(formats::Nvfp4Scale scale, Chunk& chunk) const {
+  HWY_INLINE bool nvfp4_scales(formats::Nvfp4Scale scale, bool ordinary, Chunk& chunk) const {
     const Df d;
-    const Vf zero = hn::Zero(d);
-    const bool te = target_.scale_rule == formats::ScaleRule::kTe;
     const Vf encode = hn::Set(d, scale.encode), decode = hn::Set(d, scale.decode);
     const Vf sixth = hn::Set(d, formats::kOneSixth);
-    const Vf te_factor = hn::Mul(encode, sixth);
-    auto finite = hn::Eq(zero, zero);
+    const bool te = target_.scale_rule == formats::ScaleRule::kTe;
     for (int k = 0; k < kChunkBlocks; k += static_cast<int>(kLanes)) {
       const Vf amax = hn::BitCast(d, hn::Load(Di(), chunk.amax_bits + k));
-      const Vf wanted = te ? hn::Mul(amax, te_factor) : hn::Mul(encode, hn::Mul(amax, sixth));
-      const Vf nonzero = hn::IfThenZeroElse(hn::Eq(amax, zero), wanted);
-      const Vi code = scale.poisoned ? hn::Set(Di(), formats::kE4m3Nan) : e4m3_codes(nonzero);
-      const Vf s = e4m3_values(code);
-      const Vf inverse = clamp_to_max(hn::Div(hn::Set(d, 1.0f), hn::Mul(s, decode)));
-      const Vf r = hn::IfThenZeroElse(hn::Eq(s, zero), inverse);
-      // v * 0 is 0 unless v is Inf or NaN; r is never Inf.
-      const Vf zeros = hn::Add(hn::Mul(amax, zero), hn::Mul(r, zero));
-      finite = hn::And(finite, hn::Eq(zeros, zero));
-      hn::Store(r, d, chunk.reciprocal + k);
-      store_bytes(code, chunk.code + k);
+      const bool finite = hn::AllTrue(d, hn::Le(amax, hn::Set(d, numerics::kFloatMax)));
+      if (HWY_UNLIKELY(!ordinary || !finite)) return nvfp4_special_scales(scale, chunk);
+      const Vf wanted =
+          te ? hn::Mul(amax, hn::Mul(encode, sixth)) : hn::Mul(encode, hn::Mul(amax, sixth));
+      const BlockScales s = e4m3_scales(wanted);
+      // Not Inf, and 0 where S is 0.
+      const Vf inverse = hn::Div(hn::Set(d, 1.0f), hn::Mul(s.value, decode));
+      const Vf r = hn::Min(inverse, hn::Set(d, numerics::kFloatMax));
+      hn::Store(hn::IfThenZeroElse(hn::Eq(s.value, hn::Zero(d)), r), d, chunk.reciprocal + k);
+      store_bytes(s.code, chunk.code + k);
     }
-    return hn::AllTrue(d, finite);
+    return true;
+  }
+
+  // The same from the definition, for scales or blocks that are Inf or NaN.
+  HWY_INLINE bool nvfp4_special_scales(formats::Nvfp4Scale scale, Chunk& chunk) const {
+    for (int k = 0; k < kChunkBlocks; ++k) {
+      const float amax = numerics::bits_float(static_cast<std::uint32_t>(chunk.amax_bits[k]));
+      chunk.code[k] = formats::nvfp4_block_scale(amax, scale, target_.scale_rule);
+      chunk.reciprocal[k] = formats::nvfp4_reciprocal(chunk.code[k], scale);
+    }
+    return false;
   }
 
   HWY_INLINE bool mxfp4_scales(Chunk& chunk) const {
@@ -198,6 +292,13 @@ class RowQuantizer {
       nan = nan || bits > numerics::kInfBits;
     }
     return !nan;
+  }
+
+  HWY_INLINE void store_scales(std::int64_t row, std::int64_t k, int count,
+                               const std::uint8_t* code) const {
+    for (const formats::ScaleArray& array : target_.scales) {
+      if (array.data != nullptr) store_scales(array, row, k, count, code);
+    }
   }
 
   // Scales k .. k + count - 1 of a row; k is a multiple of four, and four lie together in every

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "halfbyte/numerics/half_types.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 namespace halfbyte::simd::HALFBYTE_LEVEL {
@@ -37,7 +38,8 @@ inline constexpr std::int64_t kPairElems = 2 * kLanes;
 
 // Element types in memory. load and store convert exactly as numerics/half_types.h, round gives the
 // fp32 value of T(v). round_clean is round for a `v` that is no NaN with anything in the low 16
-// bits: whatever is computed from T values, constants and quiet default NaNs.
+// bits: whatever is computed from T values, constants and quiet default NaNs. split gives the pair
+// that a vector of 32-bit words holds, two 16-bit elements each.
 template <class T>
 struct Element;
 
@@ -56,6 +58,7 @@ struct Element<float> {
   static HWY_INLINE void store_pair(Pair pair, Raw* p) {
     hn::StoreInterleaved2(pair.even, pair.odd, Df(), p);
   }
+  static HWY_INLINE void round_store_pair(Pair pair, Raw* p) { store_pair(pair, p); }
 };
 
 template <>
@@ -76,20 +79,38 @@ struct Element<numerics::Bf16> {
     return hn::IfThenElse(hn::Eq(v, v), round_clean(v), quiet_nan);
   }
   static HWY_INLINE Vf round_clean(Vf v) {
-    const auto bits = hn::BitCast(Du(), v);
-    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(Du(), 1));
-    const auto sum = hn::Add(hn::Add(bits, hn::Set(Du(), 0x7FFF)), odd);
-    return hn::BitCast(Df(), hn::And(sum, hn::Set(Du(), 0xFFFF0000u)));
+    return hn::BitCast(Df(), hn::And(rounding_sum(v), hn::Set(Du(), 0xFFFF0000u)));
   }
-  static HWY_INLINE Pair load_pair(const Raw* p) {
-    const auto words = hn::LoadU(Du(), reinterpret_cast<const std::uint32_t*>(p));
+  static HWY_INLINE Pair split(hn::Vec<Du> words) {
     return {hn::BitCast(Df(), hn::ShiftLeft<16>(words)),
             hn::BitCast(Df(), hn::And(words, hn::Set(Du(), 0xFFFF0000u)))};
   }
+  static HWY_INLINE Pair load_pair(const Raw* p) {
+    return split(hn::LoadU(Du(), reinterpret_cast<const std::uint32_t*>(p)));
+  }
   static HWY_INLINE void store_pair(Pair pair, Raw* p) {
-    const auto even = hn::ShiftRight<16>(hn::BitCast(Du(), pair.even));
-    hn::StoreU(hn::Or(even, hn::BitCast(Du(), pair.odd)), Du(),
-               reinterpret_cast<std::uint32_t*>(p));
+    store_words(hn::BitCast(Du(), pair.even), hn::BitCast(Du(), pair.odd), p);
+  }
+  static HWY_INLINE void round_store_pair(Pair pair, Raw* p) {
+    store_words(rounding_sum(pair.even), rounding_sum(pair.odd), p);
+  }
+
+ private:
+  // Its high half is bf16(v).
+  static HWY_INLINE hn::Vec<Du> rounding_sum(Vf v) {
+    const auto bits = hn::BitCast(Du(), v);
+    const auto down = hn::Add(bits, hn::Set(Du(), 0x7FFF));
+#if HWY_TARGET <= HWY_AVX3
+    // A masked addition.
+    return hn::IfThenElse(hn::TestBit(bits, hn::Set(Du(), 0x10000)),
+                          hn::Add(bits, hn::Set(Du(), 0x8000)), down);
+#else
+    return hn::Add(down, hn::And(hn::ShiftRight<16>(bits), hn::Set(Du(), 1)));
+#endif
+  }
+  static HWY_INLINE void store_words(hn::Vec<Du> even, hn::Vec<Du> odd, Raw* p) {
+    const auto words = hn::Or(hn::ShiftRight<16>(even), hn::And(odd, hn::Set(Du(), 0xFFFF0000u)));
+    hn::StoreU(words, Du(), reinterpret_cast<std::uint32_t*>(p));
   }
 };
 
@@ -101,14 +122,17 @@ struct Element<numerics::Fp16> {
   static HWY_INLINE void store(Vf v, Raw* p) { hn::StoreU(hn::DemoteTo(Dh(), v), Dh(), p); }
   static HWY_INLINE Vf round(Vf v) { return hn::PromoteTo(Df(), hn::DemoteTo(Dh(), v)); }
   static HWY_INLINE Vf round_clean(Vf v) { return round(v); }
-  static HWY_INLINE Pair load_pair(const Raw* p) {
-    const auto words = hn::LoadU(Du(), reinterpret_cast<const std::uint32_t*>(p));
+  static HWY_INLINE Pair split(hn::Vec<Du> words) {
     return {half_of(words), half_of(hn::ShiftRight<16>(words))};
+  }
+  static HWY_INLINE Pair load_pair(const Raw* p) {
+    return split(hn::LoadU(Du(), reinterpret_cast<const std::uint32_t*>(p)));
   }
   static HWY_INLINE void store_pair(Pair pair, Raw* p) {
     const auto words = hn::Or(bits_of(pair.even), hn::ShiftLeft<16>(bits_of(pair.odd)));
     hn::StoreU(words, Du(), reinterpret_cast<std::uint32_t*>(p));
   }
+  static HWY_INLINE void round_store_pair(Pair pair, Raw* p) { store_pair(pair, p); }
 
  private:
   using Dw = hn::Rebind<std::uint16_t, Df>;
@@ -162,13 +186,14 @@ HWY_INLINE Pair load_pair(const T* p, std::int64_t count) {
   return load_pair(buffer);
 }
 template <class T>
-HWY_INLINE void store_pair(Pair pair, T* p, std::int64_t count) {
+HWY_INLINE void round_store_pair(Pair pair, T* p, std::int64_t count) {
+  using Raw = typename Element<T>::Raw;
   if (HWY_LIKELY(count >= kPairElems)) {
-    store_pair(pair, p);
+    Element<T>::round_store_pair(pair, reinterpret_cast<Raw*>(p));
     return;
   }
-  T buffer[kPairElems];
-  store_pair(pair, buffer);
+  Raw buffer[kPairElems];
+  Element<T>::round_store_pair(pair, buffer);
   std::memcpy(static_cast<void*>(p), buffer, static_cast<std::size_t>(count) * sizeof(T));
 }
 
