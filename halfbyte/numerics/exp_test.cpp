@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cfloat>
 #include <cmath>
 #include <limits>
@@ -48,9 +49,11 @@ double error_ulp(float x, float y) {
   const double expected = std::exp(double{x});
   const double actual = std::isinf(y) ? 0x1p128 : double{y};
   if (expected >= 0x1p128) return actual == 0x1p128 ? 0.0 : kInf;
-  int exponent = 0;
-  std::frexp(expected, &exponent);
-  return std::fabs(actual - expected) / std::ldexp(1.0, std::max(exponent - 24, -149));
+  // The exponents of fp64 at e^x, which is a normal number there, and of 1 / unit.
+  const auto exponent = static_cast<int>(std::bit_cast<std::uint64_t>(expected) >> 52) - 1023;
+  const int inverse = std::min(23 - exponent, 149);
+  return std::fabs(actual - expected) *
+         std::bit_cast<double>(static_cast<std::uint64_t>(inverse + 1023) << 52);
 }
 
 struct Worst {
