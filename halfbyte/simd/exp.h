@@ -6,13 +6,27 @@
 
 namespace halfbyte::simd::HALFBYTE_LEVEL {
 
-// v within low .. high, NaN propagates: x86 gives the second operand where one is NaN, Arm the NaN.
-HWY_INLINE Vf clamp(Vf v, Vf low, Vf high) { return hn::Max(low, hn::Min(high, v)); }
+// min(v, most) and max(v, least); a NaN v propagates. Min and Max give their second operand where
+// one is NaN on x86, and the number on Arm.
+HWY_INLINE Vf at_most(Vf v, Vf most) {
+#if HWY_ARCH_X86
+  return hn::Min(most, v);
+#else
+  return hn::IfThenElse(hn::Gt(v, most), most, v);
+#endif
+}
+HWY_INLINE Vf at_least(Vf v, Vf least) {
+#if HWY_ARCH_X86
+  return hn::Max(least, v);
+#else
+  return hn::IfThenElse(hn::Lt(v, least), least, v);
+#endif
+}
 
 HWY_INLINE Vf exp(Vf x) {
   using C = numerics::ExpConstants;
   const Df d;
-  x = clamp(x, hn::Set(d, -C::kMost), hn::Set(d, C::kMost));
+  x = at_least(at_most(x, hn::Set(d, C::kMost)), hn::Set(d, -C::kMost));
   const Vf shifted = hn::MulAdd(x, hn::Set(d, C::kLog2E), hn::Set(d, C::kShift));
   const Vf n = hn::Sub(shifted, hn::Set(d, C::kShift));
   Vf r = hn::MulAdd(n, hn::Set(d, -C::kLn2High), x);

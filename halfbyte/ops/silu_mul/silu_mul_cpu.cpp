@@ -26,8 +26,8 @@ class Activate {
         up_bias_(hn::Set(Df(), numerics::is_zero(rule.up_bias) ? -0.0f : rule.up_bias)) {}
 
   HWY_INLINE Vf operator()(Vf gate, Vf up) const {
-    gate = hn::Min(high_, gate);  // NaN propagates, as in clamp()
-    up = clamp(up, low_, high_);
+    gate = at_most(gate, high_);
+    up = at_least(at_most(up, high_), low_);
     const Vf one = hn::Set(Df(), 1.0f);
     const Vf sig = hn::Div(one, hn::Add(one, exp(hn::Mul(minus_alpha_, gate))));
     Vf s = hn::Mul(gate, sig);
