@@ -51,6 +51,7 @@ base::Status run_dequantize(OpCall& call);
 base::Status run_amax(OpCall& call);
 base::Status run_rmsnorm(OpCall& call);
 base::Status run_rmsnorm_quantize(OpCall& call);
+base::Status run_rope(OpCall& call);
 base::Status run_silu_mul(OpCall& call);
 base::Status run_silu_mul_quantize(OpCall& call);
 

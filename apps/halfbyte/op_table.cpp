@@ -60,6 +60,12 @@ constexpr OpInput kSiluMulQuantizeInputs[] = {
     {"gate_up", true}, {"global_scale", false}, {"decode_scale", false}};
 constexpr OpKey kSiluMulQuantizeKeys[] = {HALFBYTE_ACTIVATION_KEYS, HALFBYTE_QUANTIZE_KEYS};
 
+constexpr OpInput kRopeInputs[] = {{"x", true}, {"positions", true}, {"cos", true}, {"sin", true}};
+constexpr OpKey kRopeKeys[] = {{"style", "neox|gptj", "neox"},
+                               {"rope_dim", "INT", ""},
+                               {"rope_offset", "INT", "0"},
+                               {"inverse", "0|1", "0"}};
+
 #undef HALFBYTE_QUANTIZE_KEYS
 #undef HALFBYTE_NORM_KEYS
 #undef HALFBYTE_ACTIVATION_KEYS
@@ -75,9 +81,10 @@ constexpr OpInfo kOperators[] = {
      run_rmsnorm_quantize},
     {"silu_mul", kSiluMulInputs, kSiluMulKeys, "y", run_silu_mul},
     {"silu_mul_quantize", kSiluMulQuantizeInputs, kSiluMulQuantizeKeys,
-     "codes, scales, scales_second, row_scale, global_scale, decode_scale", run_silu_mul_quantize}};
+     "codes, scales, scales_second, row_scale, global_scale, decode_scale", run_silu_mul_quantize},
+    {"rope", kRopeInputs, kRopeKeys, "x", run_rope}};
 
-constexpr std::string_view kPlanned[] = {"rope", "gemm"};
+constexpr std::string_view kPlanned[] = {"gemm"};
 
 }  // namespace
 

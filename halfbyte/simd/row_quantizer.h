@@ -15,6 +15,24 @@ using formats::Format;
 using formats::RowTarget;
 using formats::ScaleMode;
 
+// Each lane of a pair its block's factor: that of the block the pair starts in or, where it holds
+// two blocks, both. Reads two floats.
+template <int kBlock>
+HWY_INLINE Vf block_factors(const float* of_block) {
+  if constexpr (kBlock >= kPairElems) {
+    return hn::Set(Df(), *of_block);
+  } else {
+    static_assert(2 * kBlock == kPairElems && kLanes == 16);
+    alignas(64) constexpr std::int32_t kHalves[16] = {0, 0, 0, 0, 0, 0, 0, 0,
+                                                      1, 1, 1, 1, 1, 1, 1, 1};
+    std::uint64_t two;
+    std::memcpy(&two, of_block, sizeof two);
+    const hn::Repartition<std::uint64_t, Df> d64;
+    const Vf alternating = hn::BitCast(Df(), hn::Set(d64, two));
+    return hn::TableLookupLanes(alternating, hn::SetTableIndices(Df(), kHalves));
+  }
+}
+
 // The bits of the largest magnitude of `count` values, NaN above all.
 template <class T>
 HWY_INLINE std::uint32_t amax_bits(const T* y, std::int64_t count) {
@@ -118,24 +136,6 @@ HWY_INLINE void chunk_amax(const T* y, ChunkScales& scales) {
   }
 }
 
-// Each lane its block's reciprocal, for the pair that starts at element `first` of a chunk.
-template <int kBlock>
-HWY_INLINE Vf factors(const ChunkScales& scales, int first) {
-  const float* of_block = scales.reciprocal + first / kBlock;
-  if constexpr (kBlock >= kPairElems) {
-    return hn::Set(Df(), *of_block);
-  } else {
-    static_assert(2 * kBlock == kPairElems && kLanes == 16);
-    alignas(64) constexpr std::int32_t kHalves[16] = {0, 0, 0, 0, 0, 0, 0, 0,
-                                                      1, 1, 1, 1, 1, 1, 1, 1};
-    std::uint64_t two;
-    std::memcpy(&two, of_block, sizeof two);
-    const hn::Repartition<std::uint64_t, Df> d64;
-    const Vf alternating = hn::BitCast(Df(), hn::Set(d64, two));
-    return hn::TableLookupLanes(alternating, hn::SetTableIndices(Df(), kHalves));
-  }
-}
-
 template <class T, int kBlock>
 HWY_INLINE void encode_ordinary(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
   constexpr int kPairs = kChunkBlocks * kBlock / static_cast<int>(kPairElems);
@@ -144,7 +144,7 @@ HWY_INLINE void encode_ordinary(const T* y, const ChunkScales& scales, std::uint
     Vw nibbles[4];
     for (int j = 0; j < 4; ++j) {
       const int first = (i + j) * static_cast<int>(kPairElems);
-      const Vf factor = factors<kBlock>(scales, first);
+      const Vf factor = block_factors<kBlock>(scales.reciprocal + first / kBlock);
       SignedPair value = load_signed_pair(y + first);
       value.magnitude.even = hn::Mul(value.magnitude.even, factor);
       value.magnitude.odd = hn::Mul(value.magnitude.odd, factor);
@@ -158,7 +158,7 @@ HWY_INLINE void encode_ordinary(const T* y, const ChunkScales& scales, std::uint
 template <class T, int kBlock>
 HWY_INLINE void encode_special(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
   for (int i = 0; i < kChunkBlocks * kBlock; i += static_cast<int>(kPairElems)) {
-    const Vf factor = factors<kBlock>(scales, i);
+    const Vf factor = block_factors<kBlock>(scales.reciprocal + i / kBlock);
     const Pair pair = load_pair(y + i);
     store_bytes(e2m1_bytes_or_nan(hn::Mul(pair.even, factor), hn::Mul(pair.odd, factor)),
                 codes + i / 2);
@@ -178,22 +178,39 @@ class RowQuantizer {
     const float row_amax = target_.mode == ScaleMode::kRow
                                ? numerics::bits_float(amax_bits(y, target_.columns))
                                : 0.0f;
+    quantize_made<T>(row, row_amax,
+                     [y](std::int64_t first, std::int64_t, T*)
+                         HALFBYTE_INLINE_LAMBDA { return y + first; });
+  }
+
+  // The same for a row that comes in pieces: make(first, count, buffer) returns where the elements
+  // first .. first + count - 1 lie, which may be `buffer`; it is called in order, once for each,
+  // and they must stay until the call after the next. row_amax is read where scale = row.
+  template <class T, class Make>
+  HWY_INLINE void quantize_made(std::int64_t row, float row_amax, const Make& make) const {
     std::uint8_t* codes = target_.codes + target_.code_rows.offset(row);
     if (target_.format == Format::kNvfp4) {
       const formats::Nvfp4Scale scale = target_.nvfp4_scale(row, row_amax);
       const bool ordinary = !scale.poisoned && row_quantizer_detail::is_ordinary(scale.encode) &&
                             row_quantizer_detail::is_ordinary(scale.decode);
       if (target_.mode == ScaleMode::kRow) target_.row_scale[row] = scale.decode;
-      quantize_fp4<T, formats::kNvfp4Block>(row, y, codes, [&](Chunk& chunk) HWY_ATTR {
-        return nvfp4_scales(scale, ordinary, chunk);
-      });
+      quantize_fp4<T, formats::kNvfp4Block>(row, make, codes,
+                                            [&](Chunk& chunk) HALFBYTE_INLINE_LAMBDA {
+                                              return nvfp4_scales(scale, ordinary, chunk);
+                                            });
     } else if (target_.format == Format::kMxfp4) {
       quantize_fp4<T, formats::kMxfp4Block>(
-          row, y, codes, [&](Chunk& chunk) HWY_ATTR { return mxfp4_scales(chunk); });
+          row, make, codes,
+          [&](Chunk& chunk) HALFBYTE_INLINE_LAMBDA { return mxfp4_scales(chunk); });
     } else {
       const formats::Fp8Scale scale = target_.fp8_scale(row, row_amax);
       if (target_.mode == ScaleMode::kRow) target_.row_scale[row] = scale.decode;
-      quantize_fp8(y, scale, codes);
+      constexpr std::int64_t kElems = 256;
+      T buffer[kElems];
+      for (std::int64_t i = 0; i < target_.columns; i += kElems) {
+        const std::int64_t count = target_.columns - i < kElems ? target_.columns - i : kElems;
+        quantize_fp8(make(i, count, buffer), count, scale, codes + i);
+      }
     }
   }
 
@@ -203,33 +220,35 @@ class RowQuantizer {
 
   // The scales of a chunk take a long chain of dependent operations, so those of the next chunk are
   // begun before this one is encoded.
-  template <class T, int kBlock, class ScalesOf>
-  HWY_INLINE void quantize_fp4(std::int64_t row, const T* y, std::uint8_t* codes,
+  template <class T, int kBlock, class Make, class ScalesOf>
+  HWY_INLINE void quantize_fp4(std::int64_t row, const Make& make, std::uint8_t* codes,
                                const ScalesOf& scales_of) const {
     constexpr int kElems = kChunkBlocks * kBlock;
     const std::int64_t whole = blocks_ / kChunkBlocks;
+    alignas(64) T buffers[2][kElems];
     Chunk chunks[2];
-    bool ordinary = false;
-    if (whole > 0) ordinary = prepare_chunk<T, kBlock>(y, chunks[0], scales_of);
+    const T* y[2] = {};
+    bool ordinary[2] = {};
+    const auto prepare = [&](std::int64_t c) HALFBYTE_INLINE_LAMBDA {
+      y[c % 2] = make(c * kElems, kElems, buffers[c % 2]);
+      ordinary[c % 2] = prepare_chunk<T, kBlock>(y[c % 2], chunks[c % 2], scales_of);
+    };
+    if (whole > 0) prepare(0);
     for (std::int64_t c = 0; c < whole; ++c) {
-      const Chunk& chunk = chunks[c % 2];
-      bool next_ordinary = false;
-      if (c + 1 < whole) {
-        next_ordinary =
-            prepare_chunk<T, kBlock>(y + (c + 1) * kElems, chunks[(c + 1) % 2], scales_of);
-      }
-      encode_chunk<T, kBlock>(y + c * kElems, chunk, ordinary, codes + c * kElems / 2);
-      store_scales(row, c * kChunkBlocks, kChunkBlocks, chunk.code);
-      ordinary = next_ordinary;
+      if (c + 1 < whole) prepare(c + 1);
+      encode_chunk<T, kBlock>(y[c % 2], chunks[c % 2], ordinary[c % 2], codes + c * kElems / 2);
+      store_scales(row, c * kChunkBlocks, kChunkBlocks, chunks[c % 2].code);
     }
     const int left = static_cast<int>(blocks_ - whole * kChunkBlocks);
     if (left == 0) return;
-    T last[kElems] = {};
+    // The last blocks, with zeros after them.
+    const auto bytes = static_cast<std::size_t>(left) * kBlock * sizeof(T);
+    const T* last = make(whole * kElems, left * kBlock, buffers[0]);
+    if (last != buffers[0]) std::memcpy(static_cast<void*>(buffers[0]), last, bytes);
+    std::memset(reinterpret_cast<std::byte*>(buffers[0]) + bytes, 0, sizeof buffers[0] - bytes);
     std::uint8_t last_codes[kElems / 2];
-    std::memcpy(static_cast<void*>(last), y + whole * kElems,
-                static_cast<std::size_t>(left) * kBlock * sizeof(T));
-    ordinary = prepare_chunk<T, kBlock>(last, chunks[0], scales_of);
-    encode_chunk<T, kBlock>(last, chunks[0], ordinary, last_codes);
+    const bool last_ordinary = prepare_chunk<T, kBlock>(buffers[0], chunks[0], scales_of);
+    encode_chunk<T, kBlock>(buffers[0], chunks[0], last_ordinary, last_codes);
     std::memcpy(codes + whole * kElems / 2, last_codes,
                 static_cast<std::size_t>(left) * kBlock / 2);
     store_scales(row, whole * kChunkBlocks, left, chunks[0].code);
@@ -321,8 +340,8 @@ class RowQuantizer {
   }
 
   template <class T>
-  HWY_INLINE void quantize_fp8(const T* y, formats::Fp8Scale scale, std::uint8_t* codes) const {
-    const std::int64_t columns = target_.columns;
+  static HWY_INLINE void quantize_fp8(const T* y, std::int64_t columns, formats::Fp8Scale scale,
+                                      std::uint8_t* codes) {
     const Vf encode = hn::Set(Df(), scale.encode);
     std::int64_t i = 0;
     for (; i + kLanes <= columns; i += kLanes) {

@@ -104,11 +104,12 @@ class RowSum {
         hn::StoreU(sum, Df(), leaves_ + i);
       }
     }
+    Vf sum = hn::LoadU(Df(), leaves_);
     for (; width > 1; width /= 2) {
-      for (std::int64_t i = 0; i < width / 2; ++i) leaves_[i] = leaves_[2 * i] + leaves_[2 * i + 1];
+      sum = hn::Add(hn::ConcatEven(Df(), sum, sum), hn::ConcatOdd(Df(), sum, sum));
     }
     count_ = 0;
-    return leaves_[0];
+    return hn::GetLane(sum);
   }
 
  private:

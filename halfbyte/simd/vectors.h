@@ -17,6 +17,9 @@
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
+// After the parameters of a lambda that must not become a call: vectors would go through memory.
+#define HALFBYTE_INLINE_LAMBDA HWY_ATTR __attribute__((always_inline))
+
 namespace halfbyte::simd::HALFBYTE_LEVEL {
 
 namespace hn = hwy::HWY_NAMESPACE;
@@ -195,6 +198,20 @@ HWY_INLINE void round_store_pair(Pair pair, T* p, std::int64_t count) {
   Raw buffer[kPairElems];
   Element<T>::round_store_pair(pair, buffer);
   std::memcpy(static_cast<void*>(p), buffer, static_cast<std::size_t>(count) * sizeof(T));
+}
+
+// round_store_pair past the caches; p is aligned to kPairElems elements. hwy::FlushStream() before
+// another thread may read it.
+template <class T>
+HWY_INLINE void round_stream_pair(Pair pair, T* p) {
+  const hn::Repartition<std::uint8_t, Df> d8;
+  constexpr std::size_t kVectors = kPairElems * sizeof(T) / sizeof(Vf);
+  alignas(64) T buffer[kPairElems];
+  round_store_pair(pair, buffer, kPairElems);
+  for (std::size_t i = 0; i < kVectors; ++i) {
+    const auto* from = reinterpret_cast<const std::uint8_t*>(buffer) + i * sizeof(Vf);
+    hn::Stream(hn::Load(d8, from), d8, reinterpret_cast<std::uint8_t*>(p) + i * sizeof(Vf));
+  }
 }
 
 HWY_INLINE Vi magnitude_bits(Vf v) {

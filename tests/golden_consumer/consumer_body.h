@@ -13,6 +13,7 @@
 #include "halfbyte/numerics/half_types.h"
 #include "halfbyte/numerics/row_sum.h"
 #include "halfbyte/numerics/version.h"
+#include "halfbyte/ops/rope/rope_math.h"
 #include "halfbyte/ops/silu_mul/silu_mul_math.h"
 
 namespace golden {
@@ -21,9 +22,9 @@ namespace formats = halfbyte::formats;
 namespace numerics = halfbyte::numerics;
 
 constexpr std::uint32_t kBlocks = 65536;  // of each case
-constexpr int kCases = 7;
-constexpr const char* kNames[kCases] = {"nvfp4",   "mxfp4",  "fp8",     "half",
-                                        "rmsnorm", "layout", "silu_mul"};
+constexpr int kCases = 8;
+constexpr const char* kNames[kCases] = {"nvfp4",   "mxfp4",  "fp8",  "half",
+                                        "rmsnorm", "layout", "rope", "silu_mul"};
 
 struct Fnv1a {
   std::uint64_t hash = 0xCBF29CE484222325u;
@@ -189,6 +190,22 @@ HALFBYTE_HD void layout(Random& random, Fnv1a& hash) {
   }
 }
 
+// Pairs whose products are of one size: where they cancel, a fused multiply-add would show.
+template <class T>
+HALFBYTE_HD void rope(Random& random, Fnv1a& hash) {
+  float x[16];
+  fill(random, x, 16);
+  for (int i = 0; i < 16; i += 2) {
+    const float b = i % 4 == 0 ? x[i + 1] : x[i];
+    const float c = random.near(126, 1), s = i % 8 == 0 ? c : random.near(126, 1);
+    for (int inverse = 0; inverse < 2; ++inverse) {
+      const auto rotated = halfbyte::ops::rope_rotate<T>(x[i], b, c, s, inverse != 0);
+      hash.number(numerics::to_float(rotated.a));
+      hash.number(numerics::to_float(rotated.b));
+    }
+  }
+}
+
 HALFBYTE_HD void silu_mul(Random& random, Fnv1a& hash) {
   float x[32];
   fill(random, x, 32);
@@ -235,6 +252,15 @@ HALFBYTE_HD std::uint64_t block_hash(int which, std::uint32_t block) {
       break;
     case 5:
       layout(random, hash);
+      break;
+    case 6:
+      if (block % 4 == 0) {
+        rope<numerics::Bf16>(random, hash);
+      } else if (block % 4 == 1) {
+        rope<numerics::Fp16>(random, hash);
+      } else {
+        rope<float>(random, hash);
+      }
       break;
     default:
       silu_mul(random, hash);

@@ -19,7 +19,8 @@ HWY_INLINE std::int64_t padded(std::int64_t columns) {
   return (columns + kPairElems - 1) / kPairElems * kPairElems;
 }
 
-// What a thread keeps, in floats: the leaf sums, w' where it is not the weight itself, y.
+// What a thread keeps, in floats: the leaf sums, w' where it is not the weight itself, and y where
+// it is neither an output nor quantized piece by piece.
 struct RowScratch {
   float* leaves;
   float* weight;
@@ -34,26 +35,41 @@ struct RowScratch {
         y(weight + padded(problem.columns())) {}
 };
 
+// w' of type T, as it is.
+template <class T>
+struct WeightAsIs {
+  const T* weight;
+  HWY_INLINE Pair operator()(std::int64_t i, std::int64_t count) const {
+    return load_pair(weight + i, count);
+  }
+};
+
 // w' as fp32 pairs, the even elements of each kPairElems before the odd ones. NaNs are made quiet,
 // without payload (Element<T>::round_clean).
+struct WeightPairs {
+  float* weight;
+  HWY_INLINE Pair operator()(std::int64_t i, std::int64_t /*count*/) const {
+    return {hn::LoadU(Df(), weight + i), hn::LoadU(Df(), weight + i + kLanes)};
+  }
+};
+
+template <class W>
 HWY_INLINE void read_weight(const NormProblem& problem, float* weight) {
   const std::int64_t columns = problem.columns();
-  const auto quiet = [](Vf v) {
+  const auto quiet = [](Vf v) HALFBYTE_INLINE_LAMBDA {
     const Vf nan = hn::BitCast(Df(), hn::Set(Du(), 0x7FC00000u));
     return hn::IfThenElse(hn::Eq(v, v), v, nan);
   };
-  visit_float(problem.weight_dtype, [&]<class W>(W) {
-    const W* w = static_cast<const W*>(problem.weight);
-    for (std::int64_t i = 0; i < columns; i += kPairElems) {
-      Pair value = load_pair(w + i, columns - i);
-      if (problem.weight_bias) {
-        value.even = hn::Add(value.even, hn::Set(Df(), 1.0f));
-        value.odd = hn::Add(value.odd, hn::Set(Df(), 1.0f));
-      }
-      hn::StoreU(quiet(value.even), Df(), weight + i);
-      hn::StoreU(quiet(value.odd), Df(), weight + i + kLanes);
+  const W* w = static_cast<const W*>(problem.weight);
+  for (std::int64_t i = 0; i < columns; i += kPairElems) {
+    Pair value = load_pair(w + i, columns - i);
+    if (problem.weight_bias) {
+      value.even = hn::Add(value.even, hn::Set(Df(), 1.0f));
+      value.odd = hn::Add(value.odd, hn::Set(Df(), 1.0f));
     }
-  });
+    hn::StoreU(quiet(value.even), Df(), weight + i);
+    hn::StoreU(quiet(value.odd), Df(), weight + i + kLanes);
+  }
 }
 
 template <class T>
@@ -88,72 +104,109 @@ HWY_INLINE float row_rstd(const NormProblem& problem, const T* x, T* residual, f
   return numerics::is_nan(rstd) ? numerics::bits_float(0x7FC00000u) : rstd;
 }
 
-// y from h. `weight_of(i)` is the pair of w' at i. Memory would be idle from here to the next row:
-// what that reads is asked for now.
-template <class T, bool kHuggingFace, class WeightOf>
-HWY_INLINE void normalise(const T* h, float rstd, std::int64_t columns, const WeightOf& weight_of,
-                          const T* next_x, const T* next_residual, T* y) {
-  const Vf scale = hn::Set(Df(), rstd);
-  const auto of = [&](Vf value, Vf weight) {
+// y of a row, any piece of it. Memory would be idle between the sum of one row and that of the
+// next: what the next one reads is asked for here.
+template <class T, bool kHuggingFace, class Weight>
+struct Normaliser {
+  const T* h;
+  const T* next_x;
+  const T* next_residual;  // or nullptr
+  Weight weight;
+  float rstd;
+
+  HWY_INLINE void operator()(std::int64_t first, std::int64_t count, T* y) const {
+    const Vf scale = hn::Set(Df(), rstd);
+    std::int64_t i = 0;
+    for (; i + kPairElems <= count; i += kPairElems) {
+      if (kPairElems * sizeof(T) == 64 || i * static_cast<std::int64_t>(sizeof(T)) % 64 == 0) {
+        hwy::Prefetch(next_x + first + i);
+        if (next_residual != nullptr) hwy::Prefetch(next_residual + first + i);
+      }
+      pair(first + i, kPairElems, scale, y + i);
+    }
+    if (i < count) pair(first + i, count - i, scale, y + i);
+  }
+
+  HWY_INLINE void pair(std::int64_t i, std::int64_t count, Vf scale, T* y) const {
+    const Pair value = load_pair(h + i, count), w = weight(i, count);
+    round_store_pair({of(value.even, w.even, scale), of(value.odd, w.odd, scale)}, y, count);
+  }
+  static HWY_INLINE Vf of(Vf value, Vf w, Vf scale) {
     value = hn::Mul(value, scale);
     if constexpr (kHuggingFace) value = Element<T>::round_clean(value);
-    return hn::Mul(value, weight);
-  };
-  for (std::int64_t i = 0; i < columns; i += kPairElems) {
-    hwy::Prefetch(next_x + i);
-    hwy::Prefetch(next_residual + i);
-    const Pair value = load_pair(h + i, columns - i), weight = weight_of(i);
-    round_store_pair({of(value.even, weight.even), of(value.odd, weight.odd)}, y + i, columns - i);
+    return hn::Mul(value, w);
   }
-}
+};
 
 struct Context {
   const NormProblem& problem;
   std::uint32_t* most;  // bits of the tensor's amax, shared by the threads
 };
 
-template <class T, bool kHuggingFace, class WeightOf>
-HWY_INLINE std::uint32_t rows_of(const NormProblem& problem, std::int64_t begin, std::int64_t end,
-                                 const RowScratch& scratch, const WeightOf& weight_of) {
-  const formats::RowTarget nothing;
-  const bool quantizes = problem.target != nullptr;
-  const RowQuantizer quantizer(quantizes ? *problem.target : nothing);
+// One row from h to everything that is wanted of it. Returns the bits of its amax if that is.
+template <class T, class Normalise>
+HWY_INLINE std::uint32_t finish_row(const NormProblem& problem, std::int64_t row,
+                                    const RowScratch& scratch, const RowQuantizer& quantizer,
+                                    const Normalise& normalise) {
   const std::int64_t columns = problem.columns();
+  const bool by_row = problem.target != nullptr && problem.target->mode == formats::ScaleMode::kRow;
+  if (problem.y || by_row || problem.amax != nullptr) {
+    T* y = problem.y ? row_of<T>(problem.y, row) : reinterpret_cast<T*>(scratch.y);
+    normalise(0, columns, y);
+    if (problem.target != nullptr) quantizer.quantize(row, y);
+    return problem.amax != nullptr ? amax_bits(y, columns) : 0;
+  }
+  quantizer.quantize_made<T>(
+      row, 0.0f, [&](std::int64_t first, std::int64_t count, T* buffer) HALFBYTE_INLINE_LAMBDA {
+        normalise(first, count, buffer);
+        return static_cast<const T*>(buffer);
+      });
+  return 0;
+}
+
+template <class T, bool kHuggingFace, class Weight>
+HWY_INLINE std::uint32_t rows_of(const NormProblem& problem, std::int64_t begin, std::int64_t end,
+                                 const RowScratch& scratch, const Weight& weight) {
+  const formats::RowTarget nothing;
+  const RowQuantizer quantizer(problem.target != nullptr ? *problem.target : nothing);
   std::uint32_t most = 0;
   for (std::int64_t row = begin; row < end; ++row) {
     if (row < problem.rows()) {
       const T* x = row_of<T>(problem.x, row);
       T* residual = problem.residual ? row_of<T>(problem.residual, row) : nullptr;
-      const float rstd = row_rstd(problem, x, residual, scratch.leaves);
-      T* y = problem.y ? row_of<T>(problem.y, row) : reinterpret_cast<T*>(scratch.y);
       const std::int64_t next = row + 1 < end && row + 1 < problem.rows() ? row + 1 : row;
-      const T* next_x = row_of<T>(problem.x, next);
-      const T* next_residual = problem.residual ? row_of<T>(problem.residual, next) : next_x;
-      normalise<T, kHuggingFace>(residual != nullptr ? residual : x, rstd, columns, weight_of,
-                                 next_x, next_residual, y);
-      if (problem.amax != nullptr) {
-        const std::uint32_t bits = amax_bits(y, columns);
-        most = bits > most ? bits : most;
-      }
-      if (quantizes) quantizer.quantize(row, y);
+      const Normaliser<T, kHuggingFace, Weight> normalise = {
+          residual != nullptr ? residual : x, row_of<T>(problem.x, next),
+          problem.residual ? row_of<T>(problem.residual, next) : nullptr, weight,
+          row_rstd(problem, x, residual, scratch.leaves)};
+      const std::uint32_t bits = finish_row<T>(problem, row, scratch, quantizer, normalise);
+      most = bits > most ? bits : most;
     }
-    if (quantizes) problem.target->pad_row(row);
+    if (problem.target != nullptr) problem.target->pad_row(row);
   }
   return most;
+}
+
+template <class T, bool kHuggingFace>
+HWY_INLINE std::uint32_t part_of(const NormProblem& problem, std::int64_t begin, std::int64_t end,
+                                 const RowScratch& scratch) {
+  // A weight of T is read in place: half the cache of fp32, for two more operations on 2 * kLanes.
+  if (problem.weight_dtype == problem.x.dtype && !problem.weight_bias) {
+    return rows_of<T, kHuggingFace>(problem, begin, end, scratch,
+                                    WeightAsIs<T>{static_cast<const T*>(problem.weight)});
+  }
+  visit_float(problem.weight_dtype, [&]<class W>(W) { read_weight<W>(problem, scratch.weight); });
+  return rows_of<T, kHuggingFace>(problem, begin, end, scratch, WeightPairs{scratch.weight});
 }
 
 void part(const void* context, std::int64_t begin, std::int64_t end, simd::Scratch memory) {
   const NormProblem& problem = static_cast<const Context*>(context)->problem;
   const RowScratch scratch(problem, reinterpret_cast<float*>(memory.data));
   std::uint32_t most = 0;
-  read_weight(problem, scratch.weight);
-  const auto weight_of = [&](std::int64_t i) -> Pair {
-    return {hn::LoadU(Df(), scratch.weight + i), hn::LoadU(Df(), scratch.weight + i + kLanes)};
-  };
   visit_float(problem.x.dtype, [&]<class T>(T) {
     most = problem.rounding == Rounding::kHuggingFace
-               ? rows_of<T, true>(problem, begin, end, scratch, weight_of)
-               : rows_of<T, false>(problem, begin, end, scratch, weight_of);
+               ? part_of<T, true>(problem, begin, end, scratch)
+               : part_of<T, false>(problem, begin, end, scratch);
   });
   if (problem.amax != nullptr) simd::atomic_max(static_cast<const Context*>(context)->most, most);
 }
