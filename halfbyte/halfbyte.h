@@ -271,6 +271,37 @@ typedef struct halfbyte_rope_table_args {
 } halfbyte_rope_table_args;
 HALFBYTE_EXPORT halfbyte_status halfbyte_rope_table(const halfbyte_rope_table_args* args);
 
+/* y = gate * sigmoid(alpha * gate) * (up + up_bias). Set alpha: 1 is SiLU, and 0 is no default. */
+typedef struct halfbyte_activation {
+  uint32_t struct_size;
+  int32_t interleave; /* 0: gate and up in halves; 1 or 8: in groups, gate first */
+  float clamp;        /* finite, > 0; 0: none */
+  float alpha;        /* finite */
+  float up_bias;      /* finite */
+  int32_t rounding;   /* halfbyte_rounding */
+} halfbyte_activation;
+
+typedef struct halfbyte_silu_mul_args {
+  uint32_t struct_size;
+  const halfbyte_tensor* gate_up; /* fp32, fp16, bf16 [.., 2I] */
+  const halfbyte_activation* activation;
+  const halfbyte_tensor* y; /* out: the type of gate_up, [.., I] */
+} halfbyte_silu_mul_args;
+HALFBYTE_EXPORT halfbyte_status halfbyte_silu_mul(const halfbyte_silu_mul_args* args,
+                                                  const halfbyte_execution* execution);
+
+typedef struct halfbyte_silu_mul_quantize_args {
+  uint32_t struct_size;
+  const halfbyte_tensor* gate_up; /* fp32, fp16, bf16 [.., 2I] */
+  const halfbyte_activation* activation;
+  const halfbyte_tensor* global_scale; /* as in halfbyte_quantize_args, of y [.., I] */
+  const halfbyte_tensor* decode_scale;
+  const halfbyte_quantize_spec* spec;
+  const halfbyte_quantize_outputs* out;
+} halfbyte_silu_mul_quantize_args;
+HALFBYTE_EXPORT halfbyte_status halfbyte_silu_mul_quantize(
+    const halfbyte_silu_mul_quantize_args* args, const halfbyte_execution* execution);
+
 #ifdef __cplusplus
 }
 #endif

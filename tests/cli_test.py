@@ -17,6 +17,7 @@ import cli_support
 from cli_bench_cases import Bench  # noqa: F401 (unittest finds it here)
 from cli_op_cases import OtherOperators, Quantize, Refusals  # noqa: F401 (unittest finds them here)
 from cli_op_rope_cases import Rope  # noqa: F401
+from cli_silu_mul_cases import SiluMul  # noqa: F401
 from cli_support import DATA, USAGE, CliTest, bf16, read_tensors, unpack_f32, write_tensors
 
 
