@@ -298,6 +298,7 @@ typedef struct halfbyte_silu_mul_quantize_args {
   const halfbyte_tensor* decode_scale;
   const halfbyte_quantize_spec* spec;
   const halfbyte_quantize_outputs* out;
+  const halfbyte_row_groups* groups; /* optional */
 } halfbyte_silu_mul_quantize_args;
 HALFBYTE_EXPORT halfbyte_status halfbyte_silu_mul_quantize(
     const halfbyte_silu_mul_quantize_args* args, const halfbyte_execution* execution);
