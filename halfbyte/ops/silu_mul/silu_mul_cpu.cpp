@@ -14,7 +14,8 @@ namespace {
 using numerics::visit_float;
 using namespace simd::HALFBYTE_LEVEL;  // NOLINT(google-build-using-namespace)
 
-// silu_mul_math.h's silu_mul_apply over lanes, its constants broadcast.
+// silu_mul_math.h's silu_mul_apply over lanes, its constants broadcast; the last rounding to T is
+// left to the store.
 template <class T, Rounding kRounding>
 class Activate {
  public:
@@ -32,7 +33,7 @@ class Activate {
     const Vf sig = hn::Div(one, hn::Add(one, exp(hn::Mul(minus_alpha_, gate))));
     Vf s = hn::Mul(gate, sig);
     if constexpr (kRounding == Rounding::kHuggingFace) s = Element<T>::round_clean(s);
-    return Element<T>::round_clean(hn::Mul(s, hn::Add(up, up_bias_)));
+    return hn::Mul(s, hn::Add(up, up_bias_));
   }
   HWY_INLINE Pair operator()(Pair gate, Pair up) const {
     return {(*this)(gate.even, up.even), (*this)(gate.odd, up.odd)};
@@ -42,41 +43,73 @@ class Activate {
   Vf high_, low_, minus_alpha_, up_bias_;
 };
 
+// kPairElems gates and as many ups, those of the even columns apart from those of the odd ones.
+struct GateUp {
+  Pair gate, up;
+};
+
+// Of a row in two halves.
 template <class T>
-HWY_INLINE Vf load(const T* p) {
-  return load_elements(p, kLanes);
+HWY_INLINE GateUp load_halves(const T* gate, const T* up) {
+  return {load_pair(gate), load_pair(up)};
 }
 
-// kPairElems elements of y from as many gates and ups, of a row in two halves.
-template <class T, class Activation>
-HWY_INLINE void halves(const Activation& activate, const T* gate, const T* up, T* y) {
-  store_pair(activate(load_pair(gate), load_pair(up)), y);
+// Of a row that alternates, at `in`. 16-bit types: a word holds gate and up of one column ..
+template <class T>
+HWY_INLINE GateUp load_interleaved_by_1(const T* in) {
+  const auto* words = reinterpret_cast<const std::uint32_t*>(in);
+  const auto first = hn::LoadU(Du(), words), second = hn::LoadU(Du(), words + kLanes);
+  const Pair even = Element<T>::split(hn::ConcatEven(Du(), second, first));
+  const Pair odd = Element<T>::split(hn::ConcatOdd(Du(), second, first));
+  return {{even.even, odd.even}, {even.odd, odd.odd}};
 }
-
-// The same where `in` alternates gate and up ..
-template <class T, class Activation>
-HWY_INLINE void interleaved_by_1(const Activation& activate, const T* in, T* y) {
+HWY_INLINE GateUp load_interleaved_by_1(const float* in) {
   const Pair first = load_pair(in), second = load_pair(in + kPairElems);
-  store_elements(activate(first.even, first.odd), y, kLanes);
-  store_elements(activate(second.even, second.odd), y + kLanes, kLanes);
+  const Df d;
+  return {{hn::ConcatEven(d, second.even, first.even), hn::ConcatOdd(d, second.even, first.even)},
+          {hn::ConcatEven(d, second.odd, first.odd), hn::ConcatOdd(d, second.odd, first.odd)}};
 }
 
-// .. or has eight gates, eight ups and so on.
-template <class T, class Activation>
-HWY_INLINE void interleaved_by_8(const Activation& activate, const T* in, T* y) {
-  static_assert(kLanes == 4 || kLanes == 8 || kLanes == 16);
-  if constexpr (kLanes == 16) {
-    for (int i = 0; i < 2; ++i) {
-      const Vf first = load(in + 32 * i), second = load(in + 32 * i + 16);
-      const Vf gate = hn::ConcatLowerLower(Df(), second, first);
-      const Vf up = hn::ConcatUpperUpper(Df(), second, first);
-      store_elements(activate(gate, up), y + 16 * i, kLanes);
-    }
+// .. or has eight gates, eight ups and so on: 16-bit types have four words of each.
+template <class T>
+HWY_INLINE GateUp load_interleaved_by_8(const T* in) {
+  const auto* words = reinterpret_cast<const std::uint32_t*>(in);
+  const Du d;
+#if HWY_TARGET == HWY_AVX3
+  const auto first = hn::LoadU(d, words), second = hn::LoadU(d, words + kLanes);
+  const decltype(first) gate{_mm512_shuffle_i32x4(first.raw, second.raw, 0x88)};
+  const decltype(first) up{_mm512_shuffle_i32x4(first.raw, second.raw, 0xDD)};
+#else
+  static_assert(kLanes == 4 || kLanes == 8);
+  const hn::CappedTag<std::uint32_t, 4> d4;
+  auto gate = hn::Zero(d), up = gate;
+  if constexpr (kLanes == 4) {
+    gate = hn::LoadU(d4, words);
+    up = hn::LoadU(d4, words + 4);
   } else {
-    constexpr int kNext = kLanes == 8 ? 16 : 4;
-    store_elements(activate(load(in), load(in + 8)), y, kLanes);
-    store_elements(activate(load(in + kNext), load(in + kNext + 8)), y + kLanes, kLanes);
+    gate = hn::Combine(d, hn::LoadU(d4, words + 8), hn::LoadU(d4, words));
+    up = hn::Combine(d, hn::LoadU(d4, words + 12), hn::LoadU(d4, words + 4));
   }
+#endif
+  return {Element<T>::split(gate), Element<T>::split(up)};
+}
+HWY_INLINE GateUp load_interleaved_by_8(const float* in) {
+  alignas(64) float gate[kPairElems], up[kPairElems];
+  for (int i = 0; i < static_cast<int>(kPairElems); i += 8) {
+    std::memcpy(gate + i, in + 2 * i, 8 * sizeof(float));
+    std::memcpy(up + i, in + 2 * i + 8, 8 * sizeof(float));
+  }
+  return load_halves(gate, up);
+}
+
+// The hardware's prefetcher stops at page ends, and arithmetic hides what a fetch costs only when
+// it has begun in time: 1.5 KiB ahead, into the next row at a row's end.
+template <class T>
+HWY_INLINE void prefetch_ahead(const T* p) {
+  constexpr int kAheadBytes = 1536;
+  constexpr int kLineBytes = 64;
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(p) + kAheadBytes;
+  for (std::size_t i = 0; i < kPairElems * sizeof(T); i += kLineBytes) hwy::Prefetch(bytes + i);
 }
 
 template <class T, Rounding kRounding>
@@ -84,28 +117,35 @@ HWY_INLINE void activate_row_rounded(const SiluMulProblem& problem, const T* in,
   const Activate<T, kRounding> activate(problem.rule);
   const std::int64_t columns = problem.columns;
   const std::int64_t whole = columns / kPairElems * kPairElems;
+  const auto put =
+      [&](const GateUp& of, std::int64_t k, std::int64_t count)
+          HALFBYTE_INLINE_LAMBDA { round_store_pair(activate(of.gate, of.up), y + k, count); };
   if (problem.interleave == 0) {
-    for (std::int64_t i = 0; i < whole; i += kPairElems) {
-      halves(activate, in + i, in + columns + i, y + i);
+    for (std::int64_t k = 0; k < whole; k += kPairElems) {
+      prefetch_ahead(in + k);
+      prefetch_ahead(in + columns + k);
+      put(load_halves(in + k, in + columns + k), k, kPairElems);
     }
   } else if (problem.interleave == 1) {
-    for (std::int64_t i = 0; i < whole; i += kPairElems) {
-      interleaved_by_1(activate, in + 2 * i, y + i);
+    for (std::int64_t k = 0; k < whole; k += kPairElems) {
+      prefetch_ahead(in + 2 * k);
+      prefetch_ahead(in + 2 * k + kPairElems);
+      put(load_interleaved_by_1(in + 2 * k), k, kPairElems);
     }
   } else {
-    for (std::int64_t i = 0; i < whole; i += kPairElems) {
-      interleaved_by_8(activate, in + 2 * i, y + i);
+    for (std::int64_t k = 0; k < whole; k += kPairElems) {
+      prefetch_ahead(in + 2 * k);
+      prefetch_ahead(in + 2 * k + kPairElems);
+      put(load_interleaved_by_8(in + 2 * k), k, kPairElems);
     }
   }
   if (whole == columns) return;
-  T gate[kPairElems] = {}, up[kPairElems] = {}, last[kPairElems];
+  T gate[kPairElems] = {}, up[kPairElems] = {};
   for (std::int64_t k = whole; k < columns; ++k) {
     gate[k - whole] = in[gate_column(k, problem.interleave)];
     up[k - whole] = in[up_column(k, columns, problem.interleave)];
   }
-  halves(activate, gate, up, last);
-  std::memcpy(static_cast<void*>(y + whole), last,
-              static_cast<std::size_t>(columns - whole) * sizeof(T));
+  put(load_halves(gate, up), whole, columns - whole);
 }
 
 // y of one row.
