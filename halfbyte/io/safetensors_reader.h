@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,5 +50,9 @@ class SafetensorsFile {
 // dimensions, F4 whose last dimension is odd, data not aligned to its element (the format promises
 // no alignment: copy entry.bytes() to aligned memory instead).
 base::Result<base::TensorView> as_view(const SafetensorsEntry& entry);
+
+// Gives the resident pages of a mapped file's bytes back to the system; reading them again maps
+// them again. Keeps the peak memory of a pass over a large file small.
+void release_pages(std::span<const std::byte> bytes);
 
 }  // namespace halfbyte::io
