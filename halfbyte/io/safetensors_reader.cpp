@@ -57,6 +57,10 @@ Result<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
   return opened;
 }
 
+void SafetensorsFile::expect_random_reads() const {
+  if (mapping_) ::madvise(mapping_.get(), mapping_.get_deleter().bytes, MADV_RANDOM);
+}
+
 Result<base::TensorView> SafetensorsFile::as_view(const SafetensorsEntry& entry) const {
   Result<base::TensorView> view = io::as_view(entry);
   if (!view.ok()) return Status{view.status().code(), path_ + ": " + view.status().message()};

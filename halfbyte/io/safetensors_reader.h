@@ -30,6 +30,9 @@ class SafetensorsFile {
   // nullptr when there is no such tensor.
   const SafetensorsEntry* find(std::string_view name) const { return header_.find(name); }
 
+  // Tells the system not to read ahead: for a few samples of a large file.
+  void expect_random_reads() const;
+
   // as_view() below, its errors prefixed with the file.
   base::Result<base::TensorView> as_view(const SafetensorsEntry& entry) const;
 
