@@ -50,6 +50,11 @@ class CheckpointTest : public testing::Test {
   }
   void TearDown() override { fs::remove_all(root_); }
 
+  static std::string read_bytes(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  }
+
   // Adds or replaces a tensor of the checkpoint to come.
   std::vector<Bf16>& add(const std::string& name, std::vector<std::int64_t> shape, float sigma) {
     std::int64_t count = 1;
@@ -79,6 +84,27 @@ class CheckpointTest : public testing::Test {
     write_text(folder / "config.json", R"({"model_type": "llama"})");
     write_text(folder / "tokenizer.json", "{}");
     write_text(folder / "activations.safetensors", "recordings");
+    return folder;
+  }
+  // A folder with two shards: the tensors named by `second`, and the others.
+  fs::path write_sharded(const std::string& name, const std::vector<std::string>& second,
+                         const std::string& config = R"({"model_type": "llama"})") {
+    const fs::path folder = root_ / name;
+    fs::create_directories(folder);
+    io::SafetensorsIndex index;
+    for (const bool last : {false, true}) {
+      const std::string file =
+          last ? "model-00002-of-00002.safetensors" : "model-00001-of-00002.safetensors";
+      std::vector<io::NamedTensor> named;
+      for (auto& [tensor, data] : tensors_) {
+        if ((std::find(second.begin(), second.end(), tensor) != second.end()) != last) continue;
+        named.push_back({tensor, TensorView(data.values.data(), DType::kBF16, data.shape)});
+        index[tensor] = file;
+      }
+      EXPECT_TRUE(io::write_safetensors((folder / file).string(), named, {{"format", "pt"}}).ok());
+    }
+    write_text(folder / "model.safetensors.index.json", io::safetensors_index_json(index, 1));
+    write_text(folder / "config.json", config);
     return folder;
   }
   static void write_text(const fs::path& path, const std::string& text) {

@@ -73,36 +73,40 @@ class Finder {
       weight.module = name;
       weight.format =
           files_.find(weight.module + ".weight_global_scale") ? Format::kNvfp4 : Format::kMxfp4;
-      return add(std::move(weight), weight.module + ".weight");
+      weight.name = weight.module + ".weight";
+      return add(std::move(weight));
     }
     if (is_bytes(entry) && rank == 2 && strip(name, ".weight")) {
       weight.module = name;
       if (!files_.find(weight.module + ".weight_scale_2")) return {};
-      return add(std::move(weight), entry.name);
+      weight.name = entry.name;
+      return add(std::move(weight));
     }
     if (is_bytes(entry) && rank == 3 && files_.find(entry.name + "_weight_scale_2")) {
       weight.packing = Packing::kTransposed;
       weight.module = name;
-      return add(std::move(weight), entry.name);
+      weight.name = entry.name;
+      return add(std::move(weight));
     }
     if (is_bytes(entry) && rank == 4 && strip(name, "_blocks")) {
       weight.convention = Convention::kGptOss;
       weight.format = Format::kMxfp4;
       weight.packing = Packing::kBlocks;
       weight.module = name;
-      return add(std::move(weight), weight.module);
+      weight.name = weight.module;
+      return add(std::move(weight));
     }
     if (is_e4m3(entry) && rank == 2 && strip(name, ".weight")) {
       weight.format = Format::kFp8;
       weight.module = name;
       if (!files_.find(weight.module + ".weight_scale")) return {};
-      return add_fp8(std::move(weight), entry.name);
+      weight.name = entry.name;
+      return add_fp8(std::move(weight));
     }
     return {};
   }
 
-  Status add(StoredWeight weight, const std::string& name) {
-    weight.name = name;
+  Status add(StoredWeight weight) {
     const LinearTensorNames names =
         weight.is_stack() ? stack_tensor_names(weight.convention, weight.module)
                           : linear_tensor_names(weight.convention, weight.format, weight.module);
@@ -156,8 +160,7 @@ class Finder {
     return {};
   }
 
-  Status add_fp8(StoredWeight weight, const std::string& name) {
-    weight.name = name;
+  Status add_fp8(StoredWeight weight) {
     weight.rows = weight.codes.entry->shape[0];
     weight.columns = weight.codes.entry->shape[1];
     HALFBYTE_RETURN_IF_ERROR(take(weight, weight.module + ".weight_scale", weight.global_scale));
