@@ -171,13 +171,14 @@ def test_reads_what_llm_compressor_writes(tmp_path: Path) -> None:
         different += differing(ours[module + ".weight"], theirs.to(torch.bfloat16))
     print(f"llm-compressor: {different} values differ by one unit of bf16's last place")
     assert different < 1000
-    # It computes 2688 / amax in the weights' own type, bf16: the same scale but for that rounding.
+    # It computes 2688 / amax in the type of the weights, bf16: the same scale but for two roundings
+    # of 2^-8 each.
     ours = quantize(tmp_path / "ours", "--convention", "compressed-tensors")
     for name, theirs in tensors.items():
         if name.endswith("weight_global_scale"):
             assert theirs.shape == ours[name].shape and theirs.dtype == ours[name].dtype
             if "o_proj" in name or "down_proj" in name:  # fused with no other layer
-                assert abs(theirs.item() / ours[name].item() - 1) <= 2**-8, name
+                assert abs(theirs.item() / ours[name].item() - 1) <= 2**-7, name
 
 
 def test_modelopt_layout(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@
 #include <sys/resource.h>
 
 #include <cmath>
+#include <fstream>
+#include <string>
 
 namespace halfbyte::app {
 
@@ -27,6 +29,11 @@ double Meter::seconds() const {
 }
 
 std::int64_t Meter::peak_bytes() {
+  // Not getrusage() where it can be helped: that counts what the parent had before exec, too.
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
+  }
   struct rusage usage {};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
