@@ -21,7 +21,7 @@ HALFBYTE_API std::string_view cpu_level_name(CpuLevel level);  // "reference", "
 HALFBYTE_API std::optional<CpuLevel> cpu_level_from_name(std::string_view name);
 
 // The levels that this build has and this processor runs, lowest first; the first is kReference.
-HALFBYTE_API std::vector<CpuLevel> available_cpu_levels();
+HALFBYTE_API const std::vector<CpuLevel>& available_cpu_levels();
 
 // The highest available one, or a lower one named by the environment variable HALFBYTE_CPU_LEVEL
 // (read once; a name that is unknown or not available here is ignored, `halfbyte doctor` tells).

@@ -5,24 +5,19 @@
 
 namespace halfbyte::simd::HALFBYTE_LEVEL {
 
-// Floats of scratch that sum_of_squares needs for a row of `columns`.
+// Elements of kLanes leaves, and the floats of scratch that sum_of_squares needs for a row.
+inline constexpr std::int64_t kLeafGroup = 16 * kLanes;
 HWY_INLINE std::int64_t row_sum_scratch(std::int64_t columns) {
-  std::int64_t leaves = kLanes;
+  std::int64_t leaves = 2 * kLanes;
   while (leaves * 16 < columns) leaves *= 2;
   return leaves;
 }
 
-// Floats that a row of h must hold, the ones past `columns` zero: whole groups of kLanes leaves.
-HWY_INLINE std::int64_t padded_row_elems(std::int64_t columns) {
-  const std::int64_t group = 16 * kLanes;
-  return (columns + group - 1) / group * group;
-}
-
 namespace row_sum_detail {
 
-// A vector whose 128-bit block b is the four floats at p + b * stride.
+// A vector whose 128-bit block b is the four 32-bit values at p + b * stride.
 template <class D>
-HWY_INLINE hn::Vec<D> load_blocks(D d, const float* p, std::int64_t stride) {
+HWY_INLINE hn::Vec<D> load_blocks(D d, const hn::TFromD<D>* p, std::int64_t stride) {
   if constexpr (HWY_MAX_BYTES == 16 || sizeof(hn::Vec<D>) == 16) {
     (void)stride;
     return hn::LoadU(d, p);
@@ -34,45 +29,92 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const float* p, std::int64_t stride) {
   }
 }
 
-// The leaves 0 .. kLanes - 1 that start at h, one a lane.
-HWY_INLINE Vf leaf_sums(const float* h) {
-  const Df d;
-  const hn::Repartition<std::uint64_t, Df> d64;
-  Vf even = hn::Zero(d), odd = hn::Zero(d);
-  for (int quarter = 0; quarter < 4; ++quarter) {
-    // Block b of r[j] holds four elements of leaf 4b + j; transposing inside each block makes lane
-    // 4b + j of t[i] their element i.
-    Vf r[4];
-    for (int j = 0; j < 4; ++j) r[j] = load_blocks(d, h + j * 16 + quarter * 4, 64);
-    const auto lower01 = hn::BitCast(d64, hn::InterleaveLower(d, r[0], r[1]));
-    const auto upper01 = hn::BitCast(d64, hn::InterleaveUpper(d, r[0], r[1]));
-    const auto lower23 = hn::BitCast(d64, hn::InterleaveLower(d, r[2], r[3]));
-    const auto upper23 = hn::BitCast(d64, hn::InterleaveUpper(d, r[2], r[3]));
-    const Vf t0 = hn::BitCast(d, hn::InterleaveLower(d64, lower01, lower23));
-    const Vf t1 = hn::BitCast(d, hn::InterleaveUpper(d64, lower01, lower23));
-    const Vf t2 = hn::BitCast(d, hn::InterleaveLower(d64, upper01, upper23));
-    const Vf t3 = hn::BitCast(d, hn::InterleaveUpper(d64, upper01, upper23));
-    // fma(h, h, +0) is fl(h^2), as the first link of the chain.
-    even = hn::MulAdd(t2, t2, hn::MulAdd(t0, t0, even));
-    odd = hn::MulAdd(t3, t3, hn::MulAdd(t1, t1, odd));
+// Lane l of t[i] is value i of the four at p + l * stride.
+HWY_INLINE void load_transposed(const std::uint32_t* p, std::int64_t stride, hn::Vec<Du>* t) {
+  const Du d;
+  const hn::Repartition<std::uint64_t, Du> d64;
+  // Block b of r[j] holds four values of lane 4b + j; they are transposed inside each block.
+  hn::Vec<Du> r[4];
+  for (int j = 0; j < 4; ++j) r[j] = load_blocks(d, p + j * stride, 4 * stride);
+  const auto lower01 = hn::BitCast(d64, hn::InterleaveLower(d, r[0], r[1]));
+  const auto upper01 = hn::BitCast(d64, hn::InterleaveUpper(d, r[0], r[1]));
+  const auto lower23 = hn::BitCast(d64, hn::InterleaveLower(d, r[2], r[3]));
+  const auto upper23 = hn::BitCast(d64, hn::InterleaveUpper(d, r[2], r[3]));
+  t[0] = hn::BitCast(d, hn::InterleaveLower(d64, lower01, lower23));
+  t[1] = hn::BitCast(d, hn::InterleaveUpper(d64, lower01, lower23));
+  t[2] = hn::BitCast(d, hn::InterleaveLower(d64, upper01, upper23));
+  t[3] = hn::BitCast(d, hn::InterleaveUpper(d64, upper01, upper23));
+}
+
+// The next link of the leaves' two chains. fma(h, h, +0) is fl(h^2), the first one.
+HWY_INLINE void add_squares(Pair h, Pair& sum) {
+  sum.even = hn::MulAdd(h.even, h.even, sum.even);
+  sum.odd = hn::MulAdd(h.odd, h.odd, sum.odd);
+}
+
+// The leaves of kLeafGroup elements, one a lane.
+template <class T>
+HWY_INLINE Vf leaf_sums(const T* h) {
+  constexpr int kWords = 16 * sizeof(T) / 4;  // 32-bit words a leaf
+  const auto* words = reinterpret_cast<const std::uint32_t*>(h);
+  Pair sum = {hn::Zero(Df()), hn::Zero(Df())};
+  for (int word = 0; word < kWords; word += 4) {
+    hn::Vec<Du> t[4];
+    load_transposed(words + word, kWords, t);
+    if constexpr (sizeof(T) == 2) {
+      for (const auto& pair_words : t) add_squares(Element<T>::split(pair_words), sum);
+    } else {
+      add_squares({hn::BitCast(Df(), t[0]), hn::BitCast(Df(), t[1])}, sum);
+      add_squares({hn::BitCast(Df(), t[2]), hn::BitCast(Df(), t[3])}, sum);
+    }
   }
-  return hn::Add(even, odd);
+  return hn::Add(sum.even, sum.odd);
 }
 
 }  // namespace row_sum_detail
 
-// `h` has padded_row_elems(columns) floats, zero past `columns`; `leaves` row_sum_scratch(columns).
-HWY_INLINE float sum_of_squares(const float* h, std::int64_t columns, float* leaves) {
-  const std::int64_t width = row_sum_scratch(columns);
-  const std::int64_t filled = padded_row_elems(columns) / 16;
-  for (std::int64_t leaf = 0; leaf < filled; leaf += kLanes) {
-    hn::StoreU(row_sum_detail::leaf_sums(h + leaf * 16), Df(), leaves + leaf);
+// The sum of squares of a row that is given kLeafGroup elements at a time, in order.
+class RowSum {
+ public:
+  // `leaves`: row_sum_scratch(columns) floats.
+  explicit HWY_INLINE RowSum(float* leaves) : leaves_(leaves) {}
+
+  template <class T>
+  HWY_INLINE void add(const T* group) {
+    hn::StoreU(row_sum_detail::leaf_sums(group), Df(), leaves_ + count_);
+    count_ += kLanes;
   }
-  for (std::int64_t leaf = filled; leaf < width; ++leaf) leaves[leaf] = 0.0f;
-  for (std::int64_t n = width; n > 1; n /= 2) {
-    for (std::int64_t i = 0; i < n / 2; ++i) leaves[i] = leaves[2 * i] + leaves[2 * i + 1];
+  template <class T>
+  HWY_INLINE void add_last(const T* group, std::int64_t count) {
+    T padded[kLeafGroup] = {};
+    std::memcpy(static_cast<void*>(padded), group, static_cast<std::size_t>(count) * sizeof(T));
+    add(padded);
   }
-  return leaves[0];
-}
+
+  // The tree above the leaves; the object is empty again.
+  HWY_INLINE float take() {
+    std::int64_t width = 2 * kLanes;
+    while (width < count_) width *= 2;
+    for (; count_ < width; count_ += kLanes) hn::StoreU(hn::Zero(Df()), Df(), leaves_ + count_);
+    for (; width > kLanes; width /= 2) {
+      for (std::int64_t i = 0; i < width / 2; i += kLanes) {
+        const Vf a = hn::LoadU(Df(), leaves_ + 2 * i),
+                 b = hn::LoadU(Df(), leaves_ + 2 * i + kLanes);
+        const Vf sum = hn::Add(hn::ConcatEven(Df(), b, a), hn::ConcatOdd(Df(), b, a));
+        hn::StoreU(sum, Df(), leaves_ + i);
+      }
+    }
+    Vf sum = hn::LoadU(Df(), leaves_);
+    for (; width > 1; width /= 2) {
+      sum = hn::Add(hn::ConcatEven(Df(), sum, sum), hn::ConcatOdd(Df(), sum, sum));
+    }
+    count_ = 0;
+    return hn::GetLane(sum);
+  }
+
+ private:
+  float* leaves_;
+  std::int64_t count_ = 0;
+};
 
 }  // namespace halfbyte::simd::HALFBYTE_LEVEL

@@ -1,4 +1,4 @@
-// Vectors of one CPU level: loads and stores that convert, and the encoders of formats/ over lanes.
+// Vectors of one CPU level: loads and stores that convert, one vector or a pair at a time.
 //
 // Included by *_cpu.cpp files only, each of which is compiled once a level with HALFBYTE_LEVEL set
 // to the level's name; everything here lies in a namespace of that name, so that no function of a
@@ -14,7 +14,11 @@
 #include <cstring>
 
 #include "halfbyte/numerics/half_types.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
+
+// After the parameters of a lambda that must not become a call: vectors would go through memory.
+#define HALFBYTE_INLINE_LAMBDA HWY_ATTR __attribute__((always_inline))
 
 namespace halfbyte::simd::HALFBYTE_LEVEL {
 
@@ -28,8 +32,17 @@ using Vf = hn::Vec<Df>;
 using Vi = hn::Vec<Di>;
 inline constexpr std::int64_t kLanes = HWY_LANES(float) < 16 ? HWY_LANES(float) : 16;
 
+// 2 * kLanes neighbours, the even elements apart from the odd ones: two FP4 codes make a byte and
+// two chains a leaf of the row sum, and for bf16 the split is a shift and a mask.
+struct Pair {
+  Vf even, odd;
+};
+inline constexpr std::int64_t kPairElems = 2 * kLanes;
+
 // Element types in memory. load and store convert exactly as numerics/half_types.h, round gives the
-// fp32 value of T(v).
+// fp32 value of T(v). round_clean is round for a `v` that is no NaN with anything in the low 16
+// bits: whatever is computed from T values, constants and quiet default NaNs. split gives the pair
+// that a vector of 32-bit words holds, two 16-bit elements each.
 template <class T>
 struct Element;
 
@@ -39,6 +52,16 @@ struct Element<float> {
   static HWY_INLINE Vf load(const Raw* p) { return hn::LoadU(Df(), p); }
   static HWY_INLINE void store(Vf v, Raw* p) { hn::StoreU(v, Df(), p); }
   static HWY_INLINE Vf round(Vf v) { return v; }
+  static HWY_INLINE Vf round_clean(Vf v) { return v; }
+  static HWY_INLINE Pair load_pair(const Raw* p) {
+    Pair pair;
+    hn::LoadInterleaved2(Df(), p, pair.even, pair.odd);
+    return pair;
+  }
+  static HWY_INLINE void store_pair(Pair pair, Raw* p) {
+    hn::StoreInterleaved2(pair.even, pair.odd, Df(), p);
+  }
+  static HWY_INLINE void round_store_pair(Pair pair, Raw* p) { store_pair(pair, p); }
 };
 
 template <>
@@ -54,13 +77,43 @@ struct Element<numerics::Bf16> {
     hn::StoreU(hn::DemoteTo(Dh(), high), Dh(), p);
   }
   static HWY_INLINE Vf round(Vf v) {
-    const auto bits = hn::BitCast(Du(), v);
-    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(Du(), 1));
-    const auto sum = hn::Add(hn::Add(bits, hn::Set(Du(), 0x7FFF)), odd);
-    const auto rounded = hn::And(sum, hn::Set(Du(), 0xFFFF0000u));
     // A NaN's payload could carry into infinity: keep NaN, quietly.
     const auto quiet_nan = hn::BitCast(Df(), hn::Set(Du(), 0x7FFF0000u));
-    return hn::IfThenElse(hn::Eq(v, v), hn::BitCast(Df(), rounded), quiet_nan);
+    return hn::IfThenElse(hn::Eq(v, v), round_clean(v), quiet_nan);
+  }
+  static HWY_INLINE Vf round_clean(Vf v) {
+    return hn::BitCast(Df(), hn::And(rounding_sum(v), hn::Set(Du(), 0xFFFF0000u)));
+  }
+  static HWY_INLINE Pair split(hn::Vec<Du> words) {
+    return {hn::BitCast(Df(), hn::ShiftLeft<16>(words)),
+            hn::BitCast(Df(), hn::And(words, hn::Set(Du(), 0xFFFF0000u)))};
+  }
+  static HWY_INLINE Pair load_pair(const Raw* p) {
+    return split(hn::LoadU(Du(), reinterpret_cast<const std::uint32_t*>(p)));
+  }
+  static HWY_INLINE void store_pair(Pair pair, Raw* p) {
+    store_words(hn::BitCast(Du(), pair.even), hn::BitCast(Du(), pair.odd), p);
+  }
+  static HWY_INLINE void round_store_pair(Pair pair, Raw* p) {
+    store_words(rounding_sum(pair.even), rounding_sum(pair.odd), p);
+  }
+
+ private:
+  // Its high half is bf16(v).
+  static HWY_INLINE hn::Vec<Du> rounding_sum(Vf v) {
+    const auto bits = hn::BitCast(Du(), v);
+    const auto down = hn::Add(bits, hn::Set(Du(), 0x7FFF));
+#if HWY_TARGET <= HWY_AVX3
+    // A masked addition.
+    return hn::IfThenElse(hn::TestBit(bits, hn::Set(Du(), 0x10000)),
+                          hn::Add(bits, hn::Set(Du(), 0x8000)), down);
+#else
+    return hn::Add(down, hn::And(hn::ShiftRight<16>(bits), hn::Set(Du(), 1)));
+#endif
+  }
+  static HWY_INLINE void store_words(hn::Vec<Du> even, hn::Vec<Du> odd, Raw* p) {
+    const auto words = hn::Or(hn::ShiftRight<16>(even), hn::And(odd, hn::Set(Du(), 0xFFFF0000u)));
+    hn::StoreU(words, Du(), reinterpret_cast<std::uint32_t*>(p));
   }
 };
 
@@ -71,6 +124,28 @@ struct Element<numerics::Fp16> {
   static HWY_INLINE Vf load(const Raw* p) { return hn::PromoteTo(Df(), hn::LoadU(Dh(), p)); }
   static HWY_INLINE void store(Vf v, Raw* p) { hn::StoreU(hn::DemoteTo(Dh(), v), Dh(), p); }
   static HWY_INLINE Vf round(Vf v) { return hn::PromoteTo(Df(), hn::DemoteTo(Dh(), v)); }
+  static HWY_INLINE Vf round_clean(Vf v) { return round(v); }
+  static HWY_INLINE Pair split(hn::Vec<Du> words) {
+    return {half_of(words), half_of(hn::ShiftRight<16>(words))};
+  }
+  static HWY_INLINE Pair load_pair(const Raw* p) {
+    return split(hn::LoadU(Du(), reinterpret_cast<const std::uint32_t*>(p)));
+  }
+  static HWY_INLINE void store_pair(Pair pair, Raw* p) {
+    const auto words = hn::Or(bits_of(pair.even), hn::ShiftLeft<16>(bits_of(pair.odd)));
+    hn::StoreU(words, Du(), reinterpret_cast<std::uint32_t*>(p));
+  }
+  static HWY_INLINE void round_store_pair(Pair pair, Raw* p) { store_pair(pair, p); }
+
+ private:
+  using Dw = hn::Rebind<std::uint16_t, Df>;
+  // The low halves of the lanes, and back.
+  static HWY_INLINE Vf half_of(hn::Vec<Du> words) {
+    return hn::PromoteTo(Df(), hn::BitCast(Dh(), hn::TruncateTo(Dw(), words)));
+  }
+  static HWY_INLINE hn::Vec<Du> bits_of(Vf v) {
+    return hn::PromoteTo(Du(), hn::BitCast(Dw(), hn::DemoteTo(Dh(), v)));
+  }
 };
 
 // Loads `count` <= kLanes elements; the lanes past them are +0.
@@ -96,6 +171,35 @@ HWY_INLINE void store_elements(Vf v, T* p, std::int64_t count) {
   std::memcpy(static_cast<void*>(p), buffer, static_cast<std::size_t>(count) * sizeof(T));
 }
 
+template <class T>
+HWY_INLINE Pair load_pair(const T* p) {
+  return Element<T>::load_pair(reinterpret_cast<const typename Element<T>::Raw*>(p));
+}
+template <class T>
+HWY_INLINE void store_pair(Pair pair, T* p) {
+  Element<T>::store_pair(pair, reinterpret_cast<typename Element<T>::Raw*>(p));
+}
+
+// The first `count` <= kPairElems elements; the others are +0, or are not stored.
+template <class T>
+HWY_INLINE Pair load_pair(const T* p, std::int64_t count) {
+  if (HWY_LIKELY(count >= kPairElems)) return load_pair(p);
+  T buffer[kPairElems] = {};
+  std::memcpy(static_cast<void*>(buffer), p, static_cast<std::size_t>(count) * sizeof(T));
+  return load_pair(buffer);
+}
+template <class T>
+HWY_INLINE void round_store_pair(Pair pair, T* p, std::int64_t count) {
+  using Raw = typename Element<T>::Raw;
+  if (HWY_LIKELY(count >= kPairElems)) {
+    Element<T>::round_store_pair(pair, reinterpret_cast<Raw*>(p));
+    return;
+  }
+  Raw buffer[kPairElems];
+  Element<T>::round_store_pair(pair, buffer);
+  std::memcpy(static_cast<void*>(p), buffer, static_cast<std::size_t>(count) * sizeof(T));
+}
+
 HWY_INLINE Vi magnitude_bits(Vf v) {
   return hn::And(hn::BitCast(Di(), v), hn::Set(Di(), 0x7FFFFFFF));
 }
@@ -104,78 +208,6 @@ HWY_INLINE Vi magnitude_bits(Vf v) {
 HWY_INLINE Vf clamp_to_max(Vf v) {
   const Vf most = hn::Set(Df(), numerics::kFloatMax);
   return hn::IfThenElse(hn::Gt(v, most), most, v);
-}
-
-// E2M1 codes, sign included, one a 32-bit lane (formats::e2m1_from_float).
-//
-// Adding min(|v|, 4) to 2^23 - 2 rounds to steps of 1/2 below 2 and of 1 above it, ties to even,
-// and its bits then count the codes 0..6; the last step, 4 to 6, is a comparison with its midpoint
-// 5. Integer comparisons of the bits take a NaN as larger than anything: code 7.
-HWY_INLINE Vi e2m1_codes(Vf v) {
-  const Di di;
-  const Vi bits = magnitude_bits(v);
-  const Vi four = hn::BitCast(di, hn::Set(Df(), 4.0f));
-  const Vi five = hn::BitCast(di, hn::Set(Df(), 5.0f));
-  const Vf base = hn::Set(Df(), 0x1p23f - 2.0f);
-  const Vf sum = hn::Add(hn::BitCast(Df(), hn::Min(bits, four)), base);
-  const Vi low = hn::Sub(hn::BitCast(di, sum), hn::BitCast(di, base));
-  const Vi code = hn::Sub(low, hn::VecFromMask(di, hn::Gt(bits, five)));
-  const Vi sign =
-      hn::And(hn::BitCast(di, hn::ShiftRight<28>(hn::BitCast(Du(), v))), hn::Set(di, 8));
-  // A NaN has code 7 without sign.
-  const Vi infinity = hn::Set(di, static_cast<std::int32_t>(numerics::kInfBits));
-  return hn::Or(code, hn::IfThenZeroElse(hn::Gt(bits, infinity), sign));
-}
-
-// E4M3 codes, sign included, one a 32-bit lane (formats::e4m3_from_float).
-HWY_INLINE Vi e4m3_codes(Vf v) {
-  const Di di;
-  const Vi bits = magnitude_bits(v);
-  const Vi odd = hn::And(hn::ShiftRight<20>(bits), hn::Set(di, 1));
-  // Saturated first, so that the rounding of Inf and NaN cannot overflow.
-  const Vi most = hn::BitCast(di, hn::Set(Df(), 448.0f));
-  const Vi rounded =
-      hn::ShiftRight<20>(hn::Add(hn::Add(hn::Min(bits, most), hn::Set(di, 0x7FFFF)), odd));
-  const Vi normal = hn::Min(hn::Sub(rounded, hn::Set(di, 120 << 3)), hn::Set(di, 0x7E));
-  // Below 2^-6 the codes count in steps of 2^-9, the step of fp32 at 2^14.
-  const Vf shift = hn::Set(Df(), 0x1p14f);
-  const Vi subnormal =
-      hn::Sub(hn::BitCast(di, hn::Add(hn::BitCast(Df(), bits), shift)), hn::BitCast(di, shift));
-  const Vi smallest_normal = hn::BitCast(di, hn::Set(Df(), 0x1p-6f));
-  const Vi code = hn::IfThenElse(hn::Lt(bits, smallest_normal), subnormal, normal);
-  const Vi sign =
-      hn::And(hn::BitCast(di, hn::ShiftRight<24>(hn::BitCast(Du(), v))), hn::Set(di, 0x80));
-  const Vi infinity = hn::Set(di, static_cast<std::int32_t>(numerics::kInfBits));
-  return hn::IfThenElse(hn::Gt(bits, infinity), hn::Set(di, 0x7F), hn::Or(code, sign));
-}
-
-// The values of non-negative E4M3 codes (0..0x7F), one a lane (formats::e4m3_to_float).
-HWY_INLINE Vf e4m3_values(Vi code) {
-  const Di di;
-  const Vi normal = hn::Add(hn::ShiftLeft<20>(code), hn::Set(di, 120 << 23));
-  const Vf subnormal = hn::Mul(hn::ConvertTo(Df(), code), hn::Set(Df(), 0x1p-9f));
-  const Vf value = hn::IfThenElse(
-      hn::MaskFromVec(hn::BitCast(Df(), hn::VecFromMask(di, hn::Lt(code, hn::Set(di, 8))))),
-      subnormal, hn::BitCast(Df(), normal));
-  const auto nan = hn::BitCast(Df(), hn::Set(di, 0x7FC00000));
-  return hn::IfThenElse(
-      hn::MaskFromVec(hn::BitCast(Df(), hn::VecFromMask(di, hn::Eq(code, hn::Set(di, 0x7F))))), nan,
-      value);
-}
-
-// Two codes a byte, the even lane in the low nibble: kLanes / 2 bytes.
-HWY_INLINE void store_nibbles(Vi codes, std::uint8_t* out) {
-  using D64 = hn::Repartition<std::uint64_t, Du>;
-  const auto pairs = hn::BitCast(D64(), codes);
-  const auto bytes = hn::Or(pairs, hn::ShiftRight<28>(pairs));
-  const hn::Rebind<std::uint8_t, D64> d8;
-  hn::StoreU(hn::TruncateTo(d8, bytes), d8, out);
-}
-
-// One code a byte: kLanes bytes.
-HWY_INLINE void store_bytes(Vi codes, std::uint8_t* out) {
-  const hn::Rebind<std::uint8_t, Di> d8;
-  hn::StoreU(hn::DemoteTo(d8, codes), d8, out);
 }
 
 }  // namespace halfbyte::simd::HALFBYTE_LEVEL

@@ -33,7 +33,7 @@ base::Result<Choice> choose_implementation(const base::Execution& execution, bas
   if (execution.backend == Backend::kReference) return Choice{};
 
   const base::CpuLevel level = execution.cpu_level.value_or(base::default_cpu_level());
-  const std::vector<base::CpuLevel> levels = base::available_cpu_levels();
+  const std::vector<base::CpuLevel>& levels = base::available_cpu_levels();
   if (std::find(levels.begin(), levels.end(), level) == levels.end()) {
     std::string names;
     for (const base::CpuLevel each : levels) {

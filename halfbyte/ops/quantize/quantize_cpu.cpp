@@ -1,5 +1,5 @@
-// SIMD kernels of the room, compiled once a CPU level: rows over threads, each row converted to
-// fp32 in cache and handed to simd/row_quantizer.h.
+// SIMD kernels of the room, compiled once a CPU level: rows over threads; quantize is
+// simd/row_quantizer.h on rows as they are.
 #include "halfbyte/numerics/visit_dtype.h"
 #include "halfbyte/ops/quantize/quantize_kernels.h"
 #include "halfbyte/simd/row_quantizer.h"
@@ -13,33 +13,20 @@ using formats::RowTarget;
 using numerics::visit_float;
 using namespace simd::HALFBYTE_LEVEL;  // NOLINT(google-build-using-namespace)
 
-template <class T>
-HWY_INLINE void load_row(const T* row, std::int64_t columns, float* y) {
-  for (std::int64_t i = 0; i < columns; i += kLanes) {
-    hn::StoreU(load_elements(row + i, columns - i), Df(), y + i);
-  }
-}
-
-HWY_INLINE std::int64_t padded(std::int64_t columns) {
-  return (columns + kLanes - 1) / kLanes * kLanes;
-}
-
 struct QuantizeContext {
   const Rows& x;
   const RowTarget& target;
 };
 
 void quantize_part(const void* context, std::int64_t begin, std::int64_t end,
-                   simd::Scratch scratch) {
+                   simd::Scratch /*scratch*/) {
   const Rows& x = static_cast<const QuantizeContext*>(context)->x;
   const RowTarget& target = static_cast<const QuantizeContext*>(context)->target;
-  float* y = reinterpret_cast<float*>(scratch.data);
-  const RowQuantizer quantizer(target, y + padded(x.columns));
+  const RowQuantizer quantizer(target);
   visit_float(x.dtype, [&]<class T>(T) {
     for (std::int64_t row = begin; row < end; ++row) {
       if (row < target.rows) {
-        load_row(static_cast<const T*>(x.data) + x.map.offset(row), x.columns, y);
-        quantizer.quantize(row, y);
+        quantizer.quantize(row, static_cast<const T*>(x.data) + x.map.offset(row));
       }
       target.pad_row(row);
     }
@@ -48,9 +35,7 @@ void quantize_part(const void* context, std::int64_t begin, std::int64_t end,
 
 void quantize(const Rows& x, const RowTarget& target, int num_threads) {
   const QuantizeContext context{x, target};
-  const std::int64_t floats = padded(x.columns) + RowQuantizer::scratch_floats(target);
-  simd::parallel_rows(target.padded_rows(), x.columns, num_threads,
-                      static_cast<std::size_t>(floats) * sizeof(float), quantize_part, &context);
+  simd::parallel_rows(target.padded_rows(), x.columns, num_threads, 0, quantize_part, &context);
 }
 
 // The values of `count` codes, without their scale.
@@ -125,11 +110,7 @@ void amax_part(const void* context, std::int64_t begin, std::int64_t end,
   visit_float(x.dtype, [&]<class T>(T) {
     for (std::int64_t row = begin; row < end; ++row) {
       const T* values = static_cast<const T*>(x.data) + x.map.offset(row);
-      Vi of_row = hn::Zero(Di());
-      for (std::int64_t i = 0; i < x.columns; i += kLanes) {
-        of_row = hn::Max(of_row, magnitude_bits(load_elements(values + i, x.columns - i)));
-      }
-      const auto bits = static_cast<std::uint32_t>(hn::GetLane(hn::MaxOfLanes(Di(), of_row)));
+      const std::uint32_t bits = amax_bits(values, x.columns);
       if (call.per_row) call.amax[row] = numerics::bits_float(bits);
       part = bits > part ? bits : part;
     }

@@ -1,8 +1,8 @@
 // SIMD kernel of the room, compiled once a CPU level. A row is in cache from its first read to its
-// last code:
+// last code, always as T:
 //
-//   x, residual -> h (fp32)  -> leaves -> tree -> rstd
-//                  h, weight -> y (fp32 values of T) -> normed, amax, simd/row_quantizer.h
+//   x, residual -> h, into the residual -> leaves -> tree -> rstd
+//                  h, weight -> y, into the output or a scratch row -> simd/row_quantizer.h
 #include "halfbyte/numerics/visit_dtype.h"
 #include "halfbyte/ops/rmsnorm/rmsnorm_kernels.h"
 #include "halfbyte/simd/row_quantizer.h"
@@ -15,36 +15,61 @@ namespace {
 using numerics::visit_float;
 using namespace simd::HALFBYTE_LEVEL;  // NOLINT(google-build-using-namespace)
 
-// What a thread keeps, in floats: h (y takes its place), w', the leaf sums, the row quantizer's.
+HWY_INLINE std::int64_t padded(std::int64_t columns) {
+  return (columns + kPairElems - 1) / kPairElems * kPairElems;
+}
+
+// What a thread keeps, in floats: the leaf sums, w' where it is not the weight itself, and y where
+// it is neither an output nor quantized piece by piece.
 struct RowScratch {
-  float* h;
-  float* weight;
   float* leaves;
-  float* quantizer;
+  float* weight;
+  float* y;
 
   static HWY_INLINE std::int64_t floats(const NormProblem& problem) {
-    const std::int64_t columns = problem.columns();
-    const std::int64_t quantizer =
-        problem.target != nullptr ? RowQuantizer::scratch_floats(*problem.target) : 0;
-    return 2 * padded_row_elems(columns) + row_sum_scratch(columns) + quantizer;
+    return row_sum_scratch(problem.columns()) + 2 * padded(problem.columns());
   }
   HWY_INLINE RowScratch(const NormProblem& problem, float* memory)
-      : h(memory),
-        weight(h + padded_row_elems(problem.columns())),
-        leaves(weight + padded_row_elems(problem.columns())),
-        quantizer(leaves + row_sum_scratch(problem.columns())) {}
+      : leaves(memory),
+        weight(leaves + row_sum_scratch(problem.columns())),
+        y(weight + padded(problem.columns())) {}
 };
 
+// w' of type T, as it is.
+template <class T>
+struct WeightAsIs {
+  const T* weight;
+  HWY_INLINE Pair operator()(std::int64_t i, std::int64_t count) const {
+    return load_pair(weight + i, count);
+  }
+};
+
+// w' as fp32 pairs, the even elements of each kPairElems before the odd ones. NaNs are made quiet,
+// without payload (Element<T>::round_clean).
+struct WeightPairs {
+  float* weight;
+  HWY_INLINE Pair operator()(std::int64_t i, std::int64_t /*count*/) const {
+    return {hn::LoadU(Df(), weight + i), hn::LoadU(Df(), weight + i + kLanes)};
+  }
+};
+
+template <class W>
 HWY_INLINE void read_weight(const NormProblem& problem, float* weight) {
   const std::int64_t columns = problem.columns();
-  visit_float(problem.weight_dtype, [&]<class W>(W) {
-    const W* w = static_cast<const W*>(problem.weight);
-    for (std::int64_t i = 0; i < columns; i += kLanes) {
-      Vf value = load_elements(w + i, columns - i);
-      if (problem.weight_bias) value = hn::Add(value, hn::Set(Df(), 1.0f));
-      hn::StoreU(value, Df(), weight + i);
+  const auto quiet = [](Vf v) HALFBYTE_INLINE_LAMBDA {
+    const Vf nan = hn::BitCast(Df(), hn::Set(Du(), 0x7FC00000u));
+    return hn::IfThenElse(hn::Eq(v, v), v, nan);
+  };
+  const W* w = static_cast<const W*>(problem.weight);
+  for (std::int64_t i = 0; i < columns; i += kPairElems) {
+    Pair value = load_pair(w + i, columns - i);
+    if (problem.weight_bias) {
+      value.even = hn::Add(value.even, hn::Set(Df(), 1.0f));
+      value.odd = hn::Add(value.odd, hn::Set(Df(), 1.0f));
     }
-  });
+    hn::StoreU(quiet(value.even), Df(), weight + i);
+    hn::StoreU(quiet(value.odd), Df(), weight + i + kLanes);
+  }
 }
 
 template <class T>
@@ -52,74 +77,138 @@ HWY_INLINE T* row_of(const Rows& rows, std::int64_t row) {
   return static_cast<T*>(rows.data) + rows.map.offset(row);
 }
 
-// h of one row, zero up to whole leaves; updates the residual.
+// h of `count` elements, into the residual.
 template <class T>
-HWY_INLINE void read_row(const NormProblem& problem, std::int64_t row, float* h) {
-  const std::int64_t columns = problem.columns();
-  const T* x = row_of<T>(problem.x, row);
-  T* residual = problem.residual ? row_of<T>(problem.residual, row) : nullptr;
-  for (std::int64_t i = 0; i < columns; i += kLanes) {
-    Vf value = load_elements(x + i, columns - i);
-    if (residual != nullptr) {
-      value = Element<T>::round(hn::Add(value, load_elements(residual + i, columns - i)));
-      store_elements(value, residual + i, columns - i);
-    }
-    hn::StoreU(value, Df(), h + i);
-  }
-  for (std::int64_t i = (columns + kLanes - 1) / kLanes * kLanes; i < padded_row_elems(columns);
-       i += kLanes) {
-    hn::StoreU(hn::Zero(Df()), Df(), h + i);
+HWY_INLINE void add_residual(const T* x, T* residual, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; i += kPairElems) {
+    const Pair a = load_pair(x + i, count - i), b = load_pair(residual + i, count - i);
+    round_store_pair({hn::Add(a.even, b.even), hn::Add(a.odd, b.odd)}, residual + i, count - i);
   }
 }
 
-// y in place of h, and into `normed` if given. Returns the bits of its amax.
 template <class T>
-HWY_INLINE std::int32_t normalise(const NormProblem& problem, float rstd, const float* weight,
-                                  float* h, T* normed) {
+HWY_INLINE float row_rstd(const NormProblem& problem, const T* x, T* residual, float* leaves) {
   const std::int64_t columns = problem.columns();
-  const bool huggingface = problem.rounding == Rounding::kHuggingFace;
-  const Vf scale = hn::Set(Df(), rstd);
-  for (std::int64_t i = 0; i < columns; i += kLanes) {
-    Vf value = hn::Mul(hn::LoadU(Df(), h + i), scale);
-    if (huggingface) value = Element<T>::round(value);
-    value = Element<T>::round(hn::Mul(value, hn::LoadU(Df(), weight + i)));
-    if (normed != nullptr) store_elements(value, normed + i, columns - i);
-    hn::StoreU(value, Df(), h + i);
+  const T* h = residual != nullptr ? residual : x;
+  RowSum sum(leaves);
+  for (std::int64_t i = 0; i < columns; i += kLeafGroup) {
+    const std::int64_t count = columns - i < kLeafGroup ? columns - i : kLeafGroup;
+    if (residual != nullptr) add_residual(x + i, residual + i, count);
+    if (HWY_LIKELY(count == kLeafGroup)) {
+      sum.add(h + i);
+    } else {
+      sum.add_last(h + i, count);
+    }
   }
-  return problem.amax != nullptr ? amax_bits(h, columns) : 0;
+  const float rstd = rmsnorm_rstd(sum.take(), columns, problem.eps);
+  return numerics::is_nan(rstd) ? numerics::bits_float(0x7FC00000u) : rstd;
 }
+
+// y of a row, any piece of it. Memory would be idle between the sum of one row and that of the
+// next: what the next one reads is asked for here.
+template <class T, bool kHuggingFace, class Weight>
+struct Normaliser {
+  const T* h;
+  const T* next_x;
+  const T* next_residual;  // or nullptr
+  Weight weight;
+  float rstd;
+
+  HWY_INLINE void operator()(std::int64_t first, std::int64_t count, T* y) const {
+    const Vf scale = hn::Set(Df(), rstd);
+    std::int64_t i = 0;
+    for (; i + kPairElems <= count; i += kPairElems) {
+      if (kPairElems * sizeof(T) == 64 || i * static_cast<std::int64_t>(sizeof(T)) % 64 == 0) {
+        hwy::Prefetch(next_x + first + i);
+        if (next_residual != nullptr) hwy::Prefetch(next_residual + first + i);
+      }
+      pair(first + i, kPairElems, scale, y + i);
+    }
+    if (i < count) pair(first + i, count - i, scale, y + i);
+  }
+
+  HWY_INLINE void pair(std::int64_t i, std::int64_t count, Vf scale, T* y) const {
+    const Pair value = load_pair(h + i, count), w = weight(i, count);
+    round_store_pair({of(value.even, w.even, scale), of(value.odd, w.odd, scale)}, y, count);
+  }
+  static HWY_INLINE Vf of(Vf value, Vf w, Vf scale) {
+    value = hn::Mul(value, scale);
+    if constexpr (kHuggingFace) value = Element<T>::round_clean(value);
+    return hn::Mul(value, w);
+  }
+};
 
 struct Context {
   const NormProblem& problem;
   std::uint32_t* most;  // bits of the tensor's amax, shared by the threads
 };
 
+// One row from h to everything that is wanted of it. Returns the bits of its amax if that is.
+template <class T, class Normalise>
+HWY_INLINE std::uint32_t finish_row(const NormProblem& problem, std::int64_t row,
+                                    const RowScratch& scratch, const RowQuantizer& quantizer,
+                                    const Normalise& normalise) {
+  const std::int64_t columns = problem.columns();
+  const bool by_row = problem.target != nullptr && problem.target->mode == formats::ScaleMode::kRow;
+  if (problem.y || by_row || problem.amax != nullptr) {
+    T* y = problem.y ? row_of<T>(problem.y, row) : reinterpret_cast<T*>(scratch.y);
+    normalise(0, columns, y);
+    if (problem.target != nullptr) quantizer.quantize(row, y);
+    return problem.amax != nullptr ? amax_bits(y, columns) : 0;
+  }
+  quantizer.quantize_made<T>(
+      row, 0.0f, [&](std::int64_t first, std::int64_t count, T* buffer) HALFBYTE_INLINE_LAMBDA {
+        normalise(first, count, buffer);
+        return static_cast<const T*>(buffer);
+      });
+  return 0;
+}
+
+template <class T, bool kHuggingFace, class Weight>
+HWY_INLINE std::uint32_t rows_of(const NormProblem& problem, std::int64_t begin, std::int64_t end,
+                                 const RowScratch& scratch, const Weight& weight) {
+  const formats::RowTarget nothing;
+  const RowQuantizer quantizer(problem.target != nullptr ? *problem.target : nothing);
+  std::uint32_t most = 0;
+  for (std::int64_t row = begin; row < end; ++row) {
+    if (row < problem.rows()) {
+      const T* x = row_of<T>(problem.x, row);
+      T* residual = problem.residual ? row_of<T>(problem.residual, row) : nullptr;
+      const std::int64_t next = row + 1 < end && row + 1 < problem.rows() ? row + 1 : row;
+      const Normaliser<T, kHuggingFace, Weight> normalise = {
+          residual != nullptr ? residual : x, row_of<T>(problem.x, next),
+          problem.residual ? row_of<T>(problem.residual, next) : nullptr, weight,
+          row_rstd(problem, x, residual, scratch.leaves)};
+      const std::uint32_t bits = finish_row<T>(problem, row, scratch, quantizer, normalise);
+      most = bits > most ? bits : most;
+    }
+    if (problem.target != nullptr) problem.target->pad_row(row);
+  }
+  return most;
+}
+
+template <class T, bool kHuggingFace>
+HWY_INLINE std::uint32_t part_of(const NormProblem& problem, std::int64_t begin, std::int64_t end,
+                                 const RowScratch& scratch) {
+  // A weight of T is read in place: half the cache of fp32, for two more operations on 2 * kLanes.
+  if (problem.weight_dtype == problem.x.dtype && !problem.weight_bias) {
+    return rows_of<T, kHuggingFace>(problem, begin, end, scratch,
+                                    WeightAsIs<T>{static_cast<const T*>(problem.weight)});
+  }
+  visit_float(problem.weight_dtype, [&]<class W>(W) { read_weight<W>(problem, scratch.weight); });
+  return rows_of<T, kHuggingFace>(problem, begin, end, scratch, WeightPairs{scratch.weight});
+}
+
 void part(const void* context, std::int64_t begin, std::int64_t end, simd::Scratch memory) {
   const NormProblem& problem = static_cast<const Context*>(context)->problem;
   const RowScratch scratch(problem, reinterpret_cast<float*>(memory.data));
-  const formats::RowTarget nothing;
-  const bool quantizes = problem.target != nullptr;
-  const RowQuantizer quantizer(quantizes ? *problem.target : nothing, scratch.quantizer);
-  read_weight(problem, scratch.weight);
-  std::uint32_t part_most = 0;
+  std::uint32_t most = 0;
   visit_float(problem.x.dtype, [&]<class T>(T) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      if (row < problem.rows()) {
-        read_row<T>(problem, row, scratch.h);
-        const float rstd =
-            rmsnorm_rstd(sum_of_squares(scratch.h, problem.columns(), scratch.leaves),
-                         problem.columns(), problem.eps);
-        T* normed = problem.y ? row_of<T>(problem.y, row) : nullptr;
-        const auto bits = static_cast<std::uint32_t>(
-            normalise<T>(problem, rstd, scratch.weight, scratch.h, normed));
-        part_most = bits > part_most ? bits : part_most;
-        if (quantizes) quantizer.quantize(row, scratch.h);
-      }
-      if (quantizes) problem.target->pad_row(row);
-    }
+    most = problem.rounding == Rounding::kHuggingFace
+               ? part_of<T, true>(problem, begin, end, scratch)
+               : part_of<T, false>(problem, begin, end, scratch);
   });
-  if (problem.amax != nullptr)
-    simd::atomic_max(static_cast<const Context*>(context)->most, part_most);
+  if (problem.amax != nullptr) simd::atomic_max(static_cast<const Context*>(context)->most, most);
 }
 
 }  // namespace
