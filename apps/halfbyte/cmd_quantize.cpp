@@ -41,7 +41,8 @@ Json layer_json(const QuantizedLayer& layer) {
     json["input_global_scale"] = layer.input_scale->encode;
     json["input_decode_scale"] = layer.input_scale->decode;
   }
-  json.update(error_json(layer.error));
+  json["sqnr_db"] = number_or_null(layer.error.sqnr_db());
+  json["max_abs_error"] = layer.error.max_abs;
   json["zero_code_share"] = layer.error.zero_share();
   json["saturated_scale_share"] = layer.error.saturated_share();
   json["bytes_before"] = layer.bytes_before;

@@ -276,7 +276,7 @@ class Comparer {
                        Scratch& own = scratch[static_cast<std::size_t>(worker)];
                        HALFBYTE_RETURN_IF_ERROR(piece.a.read(piece.begin, piece.count, own, own.a));
                        HALFBYTE_RETURN_IF_ERROR(piece.b.read(piece.begin, piece.count, own, own.b));
-                       errors[static_cast<std::size_t>(item)] = float_error(own.a, own.b);
+                       errors[static_cast<std::size_t>(item)] = float_error(own.a, own.b, true);
                        return {};
                      });
     if (!status.ok()) return status;

@@ -177,7 +177,7 @@ Result<TensorError> encode_piece(const PlannedLayer& layer, const Family& family
   HALFBYTE_RETURN_IF_ERROR(ops::dequantize(back, one_thread()));
   to_float(input.dtype, input.x.data, elements, original);
   const auto count = static_cast<std::size_t>(elements);
-  TensorError error = float_error({original, count}, {scratch.restored.data(), count});
+  TensorError error = float_error({original, count}, {scratch.restored.data(), count}, false);
   error.zero_codes = count_zero_codes({scratch.codes.data(), count / 2});
   error.scales = rows.count * scale_row;
   if (nvfp4) {

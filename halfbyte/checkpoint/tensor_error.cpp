@@ -32,35 +32,42 @@ double TensorError::saturated_share() const {
   return scales == 0 ? 0 : static_cast<double>(saturated_scales) / static_cast<double>(scales);
 }
 
-TensorError float_error(std::span<const float> original, std::span<const float> restored) {
+TensorError float_error(std::span<const float> original, std::span<const float> restored,
+                        bool relative) {
   // Independent lanes, so that the compiler may use vectors without changing a sum.
   constexpr std::size_t kLanes = 8;
-  double signal[kLanes] = {}, noise[kLanes] = {}, max_abs[kLanes] = {}, relative[kLanes] = {};
+  double signal[kLanes] = {}, noise[kLanes] = {}, max_abs[kLanes] = {};
   const std::size_t count = original.size();
+  const float *x = original.data(), *y = restored.data();
   const auto add = [&](std::size_t i, std::size_t lane) {
-    const double x = original[i];
-    const double difference = std::fabs(static_cast<double>(restored[i]) - x);
-    const double size = std::fabs(x);
-    signal[lane] += x * x;
+    const double value = x[i];
+    const double difference = static_cast<double>(y[i]) - value;
+    const double size = std::fabs(difference);
+    signal[lane] += value * value;
     noise[lane] += difference * difference;
-    max_abs[lane] = difference > max_abs[lane] ? difference : max_abs[lane];
-    // difference / size > relative, without a division for most elements
-    if (difference > relative[lane] * size && size > 0) relative[lane] = difference / size;
+    max_abs[lane] = size > max_abs[lane] ? size : max_abs[lane];
   };
-  std::size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
+  const std::size_t whole = count / kLanes * kLanes;
+  for (std::size_t i = 0; i < whole; i += kLanes) {
     for (std::size_t lane = 0; lane < kLanes; ++lane) add(i + lane, lane);
   }
-  for (; i < count; ++i) add(i, i % kLanes);
+  for (std::size_t i = whole; i < count; ++i) add(i, i - whole);
   TensorError error;
   error.elements = static_cast<std::int64_t>(count);
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     error.signal += signal[lane];
     error.noise += noise[lane];
     error.max_abs = std::max(error.max_abs, max_abs[lane]);
-    error.max_relative = std::max(error.max_relative, relative[lane]);
   }
   if (std::isnan(error.noise)) error.max_abs = error.noise;
+  for (std::size_t i = 0; relative && i < count; ++i) {
+    const double value = std::fabs(static_cast<double>(x[i]));
+    const double difference = std::fabs(static_cast<double>(y[i]) - static_cast<double>(x[i]));
+    // difference / value > the largest, without a division for most elements
+    if (difference > error.max_relative * value && value > 0) {
+      error.max_relative = difference / value;
+    }
+  }
   return error;
 }
 

@@ -15,7 +15,7 @@ struct TensorError {
   double signal = 0;                  // sum of x^2
   double noise = 0;                   // sum of (x' - x)^2
   double max_abs = 0;                 // largest |x' - x|; NaN if any is
-  double max_relative = 0;            // largest |x' - x| / |x| over x != 0
+  double max_relative = 0;            // largest |x' - x| / |x| over x != 0; see float_error()
 
   TensorError& operator+=(const TensorError& other);
   // 10 log10(signal / noise); +Inf where nothing is lost.
@@ -24,8 +24,10 @@ struct TensorError {
   double saturated_share() const;
 };
 
-// Elements, signal, noise and maxima of `restored` against `original`.
-TensorError float_error(std::span<const float> original, std::span<const float> restored);
+// Elements, signal, noise and maxima of `restored` against `original`; max_relative, which takes as
+// long as all the rest, only if asked for.
+TensorError float_error(std::span<const float> original, std::span<const float> restored,
+                        bool relative);
 
 // Elements whose FP4 code is a zero.
 std::int64_t count_zero_codes(std::span<const std::uint8_t> codes);
