@@ -269,7 +269,7 @@ class Comparer {
     }
     std::vector<Scratch> scratch(static_cast<std::size_t>(thread_count(options_.num_threads)));
     std::vector<TensorError> errors(work.size());
-    const Status status =
+    Status status =
         run_parallel(static_cast<std::int64_t>(work.size()), options_.num_threads,
                      [&](std::int64_t item, int worker) -> Status {
                        const ValuePiece& piece = work[static_cast<std::size_t>(item)];
