@@ -8,6 +8,13 @@
 #include <mutex>
 
 namespace halfbyte::checkpoint {
+namespace {
+
+int threads_for(std::int64_t items, int num_threads) {
+  return static_cast<int>(std::clamp<std::int64_t>(items, 1, thread_count(num_threads)));
+}
+
+}  // namespace
 
 int thread_count(int num_threads) { return num_threads > 0 ? num_threads : omp_get_max_threads(); }
 
@@ -16,9 +23,7 @@ base::Status run_parallel(std::int64_t items, int num_threads,
   base::Status first;
   std::mutex mutex;
   std::atomic<bool> failed{false};
-  const int threads =
-      static_cast<int>(std::clamp<std::int64_t>(items, 1, thread_count(num_threads)));
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
+#pragma omp parallel for schedule(dynamic) num_threads(threads_for(items, num_threads))
   for (std::int64_t item = 0; item < items; ++item) {
     if (failed) continue;
     base::Status status;
