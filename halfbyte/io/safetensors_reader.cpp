@@ -105,10 +105,9 @@ Result<base::TensorView> as_view(const SafetensorsEntry& entry) {
 void release_pages(std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
   static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data()) / page * page;
-  const auto end = reinterpret_cast<std::uintptr_t>(bytes.data() + bytes.size());
+  const std::uintptr_t before = reinterpret_cast<std::uintptr_t>(bytes.data()) % page;
   // A private mapping that is only read has no page of its own to lose.
-  ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  ::madvise(const_cast<std::byte*>(bytes.data()) - before, bytes.size() + before, MADV_DONTNEED);
 }
 
 }  // namespace halfbyte::io
