@@ -5,7 +5,6 @@ Run: python3 tests/cli_test.py BUILD_DIR [unittest arguments]
 """
 
 import json
-import math
 import os
 import pathlib
 import subprocess
@@ -17,7 +16,7 @@ from cli_bench_cases import Bench  # noqa: F401 (unittest finds it here)
 from cli_op_cases import OtherOperators, Quantize, Refusals  # noqa: F401 (unittest finds them here)
 from cli_op_rope_cases import Rope  # noqa: F401
 from cli_silu_mul_cases import SiluMul  # noqa: F401
-from cli_support import DATA, USAGE, CliTest, bf16, read_tensors, unpack_f32, write_tensors
+from cli_support import DATA, USAGE, CliTest
 
 
 class Program(CliTest):
@@ -59,8 +58,6 @@ class Program(CliTest):
             result = subprocess.run([cli_support.program(), "doctor"], stdout=full,
                                     stderr=subprocess.PIPE)
         self.assertEqual(result.returncode, DATA)
-
-
 
 
 if __name__ == "__main__":
