@@ -6,6 +6,8 @@
 #include <atomic>
 #include <memory>
 #include <new>
+#include <thread>
+#include <vector>
 
 #include "halfbyte/base/float_environment.h"
 
@@ -15,6 +17,22 @@ namespace {
 constexpr std::size_t kAlignment = 64;
 // Starting a team of threads costs some microseconds; below this many elements one is faster.
 constexpr std::int64_t kMinElemsPerThread = 16 * 1024;
+
+// run(0) .. run(count - 1), on as many threads as the runtime gives: the loop runs every part even
+// if those are fewer.
+template <class Run>
+void run_parts(int count, const Run& run) {
+#ifdef __SANITIZE_THREAD__
+  // GCC's OpenMP runtime is not instrumented: its barriers would look like races.
+  std::vector<std::thread> threads;
+  for (int index = 1; index < count; ++index) threads.emplace_back([&run, index] { run(index); });
+  run(0);
+  for (std::thread& thread : threads) thread.join();
+#else
+#pragma omp parallel for num_threads(count) schedule(static, 1)
+  for (int index = 0; index < count; ++index) run(index);
+#endif
+}
 
 struct AlignedDelete {
   void operator()(std::byte* data) const {
@@ -44,9 +62,7 @@ void parallel_rows(std::int64_t rows, std::int64_t row_elems, int num_threads,
     part(0);
     return;
   }
-  // The runtime may give fewer threads than asked for: the loop still runs every part.
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-  for (int index = 0; index < threads; ++index) part(index);
+  run_parts(threads, part);
 }
 
 void atomic_max(std::uint32_t* most, std::uint32_t value) {
