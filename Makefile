@@ -38,8 +38,11 @@ build: deps
 deps:
 	@sh cmake/install_packages.sh
 
+# Every operator on this CPU: the table here, the figures in $(BUILD)/bench_*.json.
+BENCH_OPS := quantize dequantize amax rmsnorm rmsnorm_quantize
 bench: build
-	@$(BUILD)/bin/halfbyte bench rmsnorm_quantize --shapes 1024x4096,1024x8192
+	@for op in $(BENCH_OPS); do echo "$$op"; \
+	  $(BUILD)/bin/halfbyte bench $$op --shapes cpu --json $(BUILD)/bench_$$op.json || exit 1; done
 
 wheel: deps
 	@python3 -m pip wheel --no-deps -w dist .

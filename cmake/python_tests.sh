@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the Python tests of the package and of models/ against BUILD/lib/libhalfbyte.so:
+# Runs the Python tests of the package, of models/ and of bench/ against BUILD/lib/libhalfbyte.so:
 #   cmake/python_tests.sh BUILD
 # Uses the python3 it finds if that has torch >= 2.11 and pytest; else a virtual environment outside
 # the tree (HALFBYTE_VENV, default ~/.cache/halfbyte/venv), made once and reused.
@@ -29,4 +29,4 @@ fi
 echo "Python tests with $("$python" -c 'import sys, torch; print(sys.executable, torch.__version__)')"
 HALFBYTE_LIBRARY=$build/lib/libhalfbyte.so HALFBYTE_PROGRAM=$build/bin/halfbyte \
   PYTHONPATH=$PWD/bindings/python "$python" -m pytest -q -p no:cacheprovider \
-  bindings/python/tests models
+  bindings/python/tests models bench

@@ -48,8 +48,8 @@ HALFBYTE_EXPORT const char* halfbyte_cuda_architectures(void);
 HALFBYTE_EXPORT const char* halfbyte_cpu_level(void);
 
 /* Tensors: the memory layout of DLPack's DLTensor, so a DLTensor* may be cast to halfbyte_tensor*.
- * Types: fp32 {2, 32, 1}, fp16 {2, 16, 1}, bf16 {4, 16, 1}, u8 {1, 8, 1}. Devices: 1 CPU, 2 CUDA.
- * strides == NULL: contiguous. At most 8 dimensions. */
+ * Types: fp32 {2, 32, 1}, fp16 {2, 16, 1}, bf16 {4, 16, 1}, u8 {1, 8, 1}, i32 {0, 32, 1},
+ * i64 {0, 64, 1}. Devices: 1 CPU, 2 CUDA. strides == NULL: contiguous. At most 8 dimensions. */
 typedef struct halfbyte_dtype {
   uint8_t code; /* 0 signed, 1 unsigned, 2 float, 4 bfloat */
   uint8_t bits;
@@ -209,6 +209,57 @@ typedef struct halfbyte_rmsnorm_quantize_args {
 } halfbyte_rmsnorm_quantize_args;
 HALFBYTE_EXPORT halfbyte_status halfbyte_rmsnorm_quantize(
     const halfbyte_rmsnorm_quantize_args* args, const halfbyte_execution* execution);
+
+/* Rotary position embedding: pairs (a, b) -> (a*c - b*s, a*s + b*c). */
+typedef enum halfbyte_rope_style {
+  HALFBYTE_ROPE_NEOX = 0, /* half-split pairs: i and i + rope_dim/2 */
+  HALFBYTE_ROPE_GPTJ = 1  /* interleaved pairs: 2i and 2i + 1 */
+} halfbyte_rope_style;
+
+typedef struct halfbyte_rope_args {
+  uint32_t struct_size;
+  int32_t style;                    /* halfbyte_rope_style */
+  int32_t inverse;                  /* 1: rotate back */
+  int32_t reserved;                 /* 0 */
+  int64_t rope_dim;                 /* even, 2 .. D; 0: D */
+  int64_t rope_offset;              /* first rotated element of a head */
+  const halfbyte_tensor* x;         /* fp32, fp16, bf16 [M, heads, D] */
+  const halfbyte_tensor* positions; /* i32 or i64 [M], rows of the tables */
+  const halfbyte_tensor* cos;       /* fp32 [P, rope_dim / 2], any row stride */
+  const halfbyte_tensor* sin;
+  const halfbyte_tensor* y; /* out: the type and shape of x; in place: the very view x is */
+} halfbyte_rope_args;
+HALFBYTE_EXPORT halfbyte_status halfbyte_rope(const halfbyte_rope_args* args,
+                                              const halfbyte_execution* execution);
+
+typedef enum halfbyte_rope_scaling {
+  HALFBYTE_ROPE_SCALING_NONE = 0,
+  HALFBYTE_ROPE_SCALING_LINEAR = 1,
+  HALFBYTE_ROPE_SCALING_LLAMA3 = 2,
+  HALFBYTE_ROPE_SCALING_YARN = 3
+} halfbyte_rope_scaling;
+
+/* The tables of halfbyte_rope, on the host; see ops/rope/rope_table.h. A double of 0 is not given;
+ * what a scaling does not take must not be. */
+typedef struct halfbyte_rope_table_args {
+  uint32_t struct_size;
+  int32_t scaling;              /* halfbyte_rope_scaling */
+  int32_t no_truncate;          /* yarn: 1 for transformers' truncate = false */
+  int32_t reserved;             /* 0 */
+  double theta;                 /* > 1 */
+  double factor;                /* linear, llama3, yarn */
+  double low_freq_factor;       /* llama3 */
+  double high_freq_factor;      /* llama3 */
+  double original_max_position; /* llama3, yarn */
+  double beta_fast;             /* yarn, optional: 32 */
+  double beta_slow;             /* yarn, optional: 1 */
+  double attention_factor;      /* yarn, optional */
+  double mscale;                /* yarn, optional */
+  double mscale_all_dim;        /* yarn, optional */
+  const halfbyte_tensor* cos;   /* out: fp32 [P, rope_dim / 2] on the CPU, any row stride */
+  const halfbyte_tensor* sin;   /* out */
+} halfbyte_rope_table_args;
+HALFBYTE_EXPORT halfbyte_status halfbyte_rope_table(const halfbyte_rope_table_args* args);
 
 #ifdef __cplusplus
 }

@@ -28,6 +28,7 @@ for source in halfbyte/base/tensor_view.cpp halfbyte/base/cpu_level.cpp \
   halfbyte/ops/common/quantize_target.cpp halfbyte/ops/common/testing.cpp \
   halfbyte/ops/common/testing_random.cpp halfbyte/ops/*/*_ref.cpp \
   halfbyte/ops/quantize/quantize.cpp halfbyte/ops/rmsnorm/rmsnorm.cpp \
+  halfbyte/ops/rope/rope.cpp \
   halfbyte/ops/*/*_property_test.cpp tests/golden_bits/golden_bits_test.cpp; do
   compile "$source"
 done

@@ -1,10 +1,15 @@
-// One measurement of rmsnorm_quantize: fused, unfused and floor on the same data.
+// What `halfbyte bench` knows of an operator: its tensors and how it is called. A family has one
+// bench_<family>.cpp that makes these cases; bench_table.cpp lists them; what checks and times
+// them (bench_check.cpp, bench_run.cpp) knows no operator.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
-#include <string>
+#include <vector>
 
+#include "apps/halfbyte/bench_model.h"
 #include "halfbyte/base/execution.h"
 #include "halfbyte/base/status.h"
 #include "halfbyte/base/tensor_view.h"
@@ -12,35 +17,73 @@
 
 namespace halfbyte::app {
 
-// What to run, on host tensors that are copied: [M, H], [M, H] or absent, [H].
-struct NormCase {
-  base::TensorView x;
-  base::TensorView residual;
-  base::TensorView weight;
+struct BenchShape {
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+};
+
+// What the command line asks for; an operator reads what concerns it.
+struct BenchOptions {
+  ops::QuantizeSpec spec;
+  base::DType dtype = base::DType::kBF16;
+  bool residual = false;
+  bool normed = false;
+  bool per_row = false;  // amax
   float eps = 1e-6f;
-  ops::QuantizeSpec spec;  // scale = tensor; the fp32 scale is taken from the data
+  const ModelNorm* norm = nullptr;  // its tensors in place of random ones; the shape is theirs
+
   base::Backend backend = base::Backend::kAuto;
   int num_threads = 0;
+  std::optional<base::CpuLevel> cpu_level;
 };
 
-struct NormTiming {
-  double fused_us = 0;
-  double unfused_us = 0;           // rmsnorm (with the residual, if any), then quantize
-  std::optional<double> floor_us;  // the best variant's
-  std::int64_t bytes = 0;          // that the fused operator must read and write
-  bool bits_equal = false;         // fused == unfused, and == the reference where it was run
-  bool checked_reference = false;  // small cases only
+// kUpdate is read and written in place. kScratch is written by the unfused path alone: it costs
+// the fused operator nothing.
+enum class Role { kRead, kWrite, kUpdate, kScratch };
 
-  std::optional<double> ratio() const {
-    return floor_us ? std::optional(fused_us / *floor_us) : std::nullopt;
-  }
-  double gb_per_s() const { return static_cast<double>(bytes) / fused_us / 1e3; }
+// Random contents, never zeros: bench_data.cpp.
+enum class Fill { kNone, kNormal, kWeight, kCodes, kE4m3Scales, kE8m0Scales };
+
+struct BenchTensor {
+  Role role = Role::kRead;
+  base::TensorView model;  // type and shape; its data, if any, are the contents
+  Fill fill = Fill::kNone;
+  std::int64_t must_touch_bytes = 0;  // what the floor moves: all, except padding not to be read
 };
 
-// Buffers rotate over three times the last-level cache (CUDA: the L2).
-base::Result<NormTiming> measure_norm_quantize(const NormCase& norm_case);
+inline constexpr int kAbsent = -1;
 
-// CPU threads that a call with `num_threads` gets.
-int resolved_threads(int num_threads);
+class Buffers;
+
+// The tensors of a case, once: views by the number that `add` gave; kAbsent is "not given".
+class TensorSet {
+ public:
+  TensorSet(const Buffers& buffers, std::int64_t set) : buffers_(buffers), set_(set) {}
+  base::TensorView operator[](int tensor) const;
+
+ private:
+  const Buffers& buffers_;
+  std::int64_t set_;
+};
+
+using BenchCall = std::function<base::Status(const TensorSet&, const base::Execution&)>;
+
+struct BenchCase {
+  std::vector<BenchTensor> tensors;
+  BenchCall fused;
+  BenchCall unfused;  // the same answer by the operators it is made of; empty: there is none
+
+  // The given fp32 scale is fitted to the data: `to_quantize` is the tensor that is quantized,
+  // after `make_quantized` (if any). kAbsent: the operator takes no such scale.
+  int to_quantize = kAbsent;
+  BenchCall make_quantized;
+  formats::Format format = formats::Format::kNvfp4;
+  std::shared_ptr<float> scale = std::make_shared<float>(1.0f);
+
+  int add(Role role, base::DType dtype, std::vector<std::int64_t> shape, Fill fill = Fill::kNone);
+  int add_given(Role role, const base::TensorView& contents);
+  std::int64_t bytes_read() const;     // that the fused operator must read
+  std::int64_t bytes_written() const;  // that it must write
+};
 
 }  // namespace halfbyte::app

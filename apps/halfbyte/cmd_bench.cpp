@@ -2,296 +2,222 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <memory>
-#include <random>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
-#include "apps/halfbyte/bench_case.h"
 #include "apps/halfbyte/bench_model.h"
+#include "apps/halfbyte/bench_report.h"
+#include "apps/halfbyte/bench_run.h"
+#include "apps/halfbyte/bench_shapes.h"
+#include "apps/halfbyte/bench_table.h"
 #include "apps/halfbyte/commands.h"
 #include "apps/halfbyte/device_copy.h"
 #include "apps/halfbyte/output.h"
 #include "halfbyte/base/cpu_level.h"
-#include "halfbyte/checkpoint/output_folder.h"
-#include "halfbyte/numerics/half_types.h"
 
 namespace halfbyte::app {
 namespace {
 
+using base::Backend;
 using base::DType;
 using base::Result;
 using base::Status;
+using formats::Format;
+using formats::ScaleLayout;
+using formats::ScaleMode;
 
-constexpr std::string_view kOperator = "rmsnorm_quantize";
 constexpr const char* kDefaultShapes = "1x4096,16x4096,128x4096,1024x4096,1024x8192";
 
+// The command line's words.
 struct Options {
-  std::string op, shapes = kDefaultShapes, model, json;
-  std::string backend = "auto", format = "nvfp4", layout = "linear", dtype = "bf16";
-  bool residual = false;
+  std::string op, shapes = kDefaultShapes, model, json, cpu_level;
+  std::string backend = "auto", dtype = "bf16", format = "nvfp4", layout = "linear";
+  std::string second_layout, scale = "tensor", per = "tensor";
+  bool residual = false, normed = false;
   int threads = 0;
+  std::vector<CLI::Option*> of_operators;  // those that not every operator takes
 };
 
-struct Shape {
-  std::int64_t rows = 0;
-  std::int64_t columns = 0;
-};
-
-struct Row {
-  std::string name;
-  std::int64_t rows, columns;
-  bool residual;
-  NormTiming timing;
-};
-
-bool parse_shape(std::string_view text, Shape& shape) {
-  const char* end = text.data() + text.size();
-  const auto rows = std::from_chars(text.data(), end, shape.rows);
-  if (rows.ec != std::errc() || rows.ptr == end || *rows.ptr != 'x') return false;
-  const auto columns = std::from_chars(rows.ptr + 1, end, shape.columns);
-  constexpr std::int64_t kMost = std::int64_t{1} << 31;
-  return columns.ec == std::errc() && columns.ptr == end && shape.rows > 0 && shape.columns > 0 &&
-         shape.rows <= kMost && shape.columns <= kMost;
+ScaleLayout layout_of(const std::string& name) {
+  for (const ScaleLayout layout : {ScaleLayout::k128x4, ScaleLayout::k8x4}) {
+    if (name == formats::layout_name(layout)) return layout;
+  }
+  return ScaleLayout::kLinear;
 }
 
-// A JSON array of "MxH" or [M, H], or an object that holds one under the operator's name or
-// "shapes".
-Result<std::vector<Shape>> shapes_of_file(const std::string& path) {
-  const Result<std::string> text = checkpoint::read_text(path);
-  if (!text.ok()) return base::invalid_argument("--shapes", "MxH,.. or a file", "'" + path + "'");
-  Json json = Json::parse(text.value(), nullptr, /*allow_exceptions=*/false);
-  for (const std::string_view key : {kOperator, std::string_view("shapes")}) {
-    if (json.is_object() && json.contains(key)) json = Json(json[std::string(key)]);
+// The words have been checked by the parser.
+BenchOptions bench_options(const Options& words) {
+  BenchOptions options;
+  for (const Format format : {Format::kNvfp4, Format::kMxfp4, Format::kFp8}) {
+    if (words.format == formats::format_name(format)) options.spec.format = format;
   }
-  std::vector<Shape> shapes;
-  for (const Json& item : json.is_array() ? json : Json::array()) {
-    Shape shape;
-    const bool pair = item.is_array() && item.size() == 2 && item[0].is_number_integer() &&
-                      item[1].is_number_integer();
-    const std::string entry =
-        pair ? fmt::format("{}x{}", item[0].get<std::int64_t>(), item[1].get<std::int64_t>())
-        : item.is_string() ? item.get<std::string>()
-                           : item.dump();
-    if (!parse_shape(entry, shape)) {
-      return Status(base::StatusCode::kData, path + ": expected \"MxH\" or [M, H], got " + entry);
-    }
-    shapes.push_back(shape);
+  for (const ScaleMode mode : {ScaleMode::kTensor, ScaleMode::kRow, ScaleMode::kComputed}) {
+    if (words.scale == formats::scale_mode_name(mode)) options.spec.scale = mode;
   }
-  if (!shapes.empty()) return shapes;
-  return Status(base::StatusCode::kData, path + ": expected a JSON array of shapes, got none");
+  for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
+    if (words.dtype == base::dtype_name(dtype)) options.dtype = dtype;
+  }
+  options.spec.layout = layout_of(words.layout);
+  if (!words.second_layout.empty()) options.spec.second_layout = layout_of(words.second_layout);
+  options.residual = words.residual;
+  options.normed = words.normed;
+  options.per_row = words.per == "row";
+  options.backend = words.backend == "ref"    ? Backend::kReference
+                    : words.backend == "cpu"  ? Backend::kCpu
+                    : words.backend == "cuda" ? Backend::kCuda
+                                              : Backend::kAuto;
+  options.num_threads = words.threads;
+  options.cpu_level = base::cpu_level_from_name(words.cpu_level);
+  return options;
 }
 
-Result<std::vector<Shape>> parse_shapes(const std::string& text) {
-  std::vector<Shape> shapes;
-  for (std::string_view rest = text; !rest.empty();) {
-    const std::string_view item = rest.substr(0, rest.find(','));
-    rest.remove_prefix(std::min(rest.size(), item.size() + 1));
-    Shape shape;
-    if (!parse_shape(item, shape)) return shapes_of_file(text);
-    shapes.push_back(shape);
-  }
-  if (shapes.empty()) return base::invalid_argument("--shapes", "MxH,.. or a file", "''");
-  return shapes;
-}
-
-// Normally distributed values around `mean`, the same in every run.
-Result<OwnedTensor> random_tensor(DType dtype, const std::vector<std::int64_t>& shape, float mean,
-                                  unsigned seed) {
-  Result<OwnedTensor> tensor = OwnedTensor::create(dtype, shape, kHost);
-  if (!tensor.ok()) return tensor;
-  const base::TensorView& view = tensor.value().view();
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal(mean, mean == 0.0f ? 1.0f : 0.1f);
-  for (std::int64_t i = 0; i < view.numel(); ++i) {
-    const float value = normal(generator);
-    if (dtype == DType::kBF16) {
-      view.as<numerics::Bf16>()[i] = numerics::bf16_from_float(value);
-    } else if (dtype == DType::kF16) {
-      view.as<numerics::Fp16>()[i] = numerics::fp16_from_float(value);
-    } else {
-      view.as<float>()[i] = value;
+// What the parser cannot know: which options the operator takes, what this machine has.
+Status check_words(const BenchOperator& op, const Options& words) {
+  for (const CLI::Option* option : words.of_operators) {
+    if (option->count() > 0 && !op.takes(option->get_name())) {
+      return base::invalid_argument(
+          option->get_name(), "an operator that takes it (see bench --help)", std::string(op.name));
     }
   }
-  return tensor;
+  if (words.backend == "cuda") {
+    if (const Status cuda = require_cuda(); !cuda.ok()) {
+      return {cuda.code(), "--backend cuda: " + cuda.message()};
+    }
+  }
+  if (words.cpu_level.empty()) return {};
+  if (words.backend == "cuda" || words.backend == "ref") {
+    return base::invalid_argument("--cpu-level", "--backend auto or cpu", words.backend);
+  }
+  std::string names;
+  for (const base::CpuLevel level : base::available_cpu_levels()) {
+    const std::string name(base::cpu_level_name(level));
+    if (name == words.cpu_level) return {};
+    names += (names.empty() ? "" : ", ") + name;
+  }
+  return base::invalid_argument("--cpu-level", "one of " + names, "'" + words.cpu_level + "'");
 }
 
-NormCase case_of(const Options& options) {
-  NormCase c;
-  c.spec.format = options.format == "nvfp4"   ? formats::Format::kNvfp4
-                  : options.format == "mxfp4" ? formats::Format::kMxfp4
-                                              : formats::Format::kFp8;
-  c.spec.layout = options.layout == "linear"  ? formats::ScaleLayout::kLinear
-                  : options.layout == "128x4" ? formats::ScaleLayout::k128x4
-                                              : formats::ScaleLayout::k8x4;
-  c.backend = options.backend == "ref"    ? base::Backend::kReference
-              : options.backend == "cpu"  ? base::Backend::kCpu
-              : options.backend == "cuda" ? base::Backend::kCuda
-                                          : base::Backend::kAuto;
-  c.num_threads = options.threads;
-  return c;
-}
-
-Status measure_shapes(const Options& options, std::vector<Row>& rows) {
-  const Result<std::vector<Shape>> shapes = parse_shapes(options.shapes);
+Status measure_shapes(const Options& words, Bench& bench, BenchReport& report) {
+  const Result<std::vector<BenchShape>> shapes = parse_shapes(words.shapes, report.op->name);
   if (!shapes.ok()) return shapes.status();
-  const DType dtype = options.dtype == "bf16"   ? DType::kBF16
-                      : options.dtype == "fp16" ? DType::kF16
-                                                : DType::kF32;
   ProgressBar bar("bench");
   const auto total = static_cast<std::int64_t>(shapes.value().size());
-  for (const auto& [m, h] : shapes.value()) {
-    bar.update(static_cast<std::int64_t>(rows.size()), total);
-    const Result<OwnedTensor> x = random_tensor(dtype, {m, h}, 0.0f, 1);
-    const Result<OwnedTensor> weight = random_tensor(dtype, {h}, 1.0f, 2);
-    const Result<OwnedTensor> residual =
-        random_tensor(dtype, {options.residual ? m : 0, h}, 0.0f, 3);
-    for (const auto* tensor : {&x, &weight, &residual}) {
-      HALFBYTE_RETURN_IF_ERROR(tensor->status());
-    }
-    NormCase c = case_of(options);
-    c.x = x.value().view();
-    c.weight = weight.value().view();
-    if (options.residual) c.residual = residual.value().view();
-    const Result<NormTiming> timing = measure_norm_quantize(c);
+  for (const BenchShape shape : shapes.value()) {
+    bar.update(static_cast<std::int64_t>(report.rows.size()), total);
+    const Result<BenchTiming> timing = bench.measure(shape);
     if (!timing.ok()) return timing.status();
-    rows.push_back({fmt::format("{}x{}", m, h), m, h, options.residual, timing.value()});
+    report.rows.push_back({fmt::format("{}x{}", shape.rows, shape.columns), shape,
+                           report.options.dtype, words.residual, timing.value()});
   }
   return {};
 }
 
-Status measure_model(const Options& options, std::vector<Row>& rows) {
-  const Result<ModelNorms> model = load_model_norms(options.model);
-  if (!model.ok()) return model.status();
+Status measure_model(const Options& words, Bench& bench, const ModelNorms& model,
+                     BenchReport& report) {
+  report.model = words.model;
   ProgressBar bar("bench");
-  const auto total = static_cast<std::int64_t>(model.value().norms.size());
-  for (const ModelNorm& norm : model.value().norms) {
-    bar.update(static_cast<std::int64_t>(rows.size()), total);
-    NormCase c = case_of(options);
-    c.x = norm.x.view();
-    c.residual = norm.residual.view();
-    c.weight = norm.weight.view();
-    c.eps = model.value().eps;
-    const Result<NormTiming> timing = measure_norm_quantize(c);
+  const auto total = static_cast<std::int64_t>(model.norms.size());
+  for (const ModelNorm& norm : model.norms) {
+    bar.update(static_cast<std::int64_t>(report.rows.size()), total);
+    const base::TensorView& x = norm.x.view();
+    const BenchShape shape{x.shape[0], x.shape[1]};
+    const Result<BenchTiming> timing = bench.measure(shape, &norm);
     if (!timing.ok()) return {timing.status().code(), norm.name + ": " + timing.status().message()};
-    rows.push_back({norm.name, c.x.shape[0], c.x.shape[1], c.residual.given, timing.value()});
+    report.rows.push_back({norm.name, shape, x.dtype, norm.residual.view().given, timing.value()});
   }
   return {};
 }
 
-void print_rows(const Options& options, const std::vector<Row>& rows) {
-  const bool model = !options.model.empty();
-  Table table({model ? "norm" : "shape", "M x H", "residual", "fused µs", "unfused µs", "speedup",
-               "floor µs", "ratio", "GB/s", "bits equal"});
-  for (const Row& row : rows) {
-    const NormTiming& t = row.timing;
-    table.add({row.name, fmt::format("{}x{}", row.rows, row.columns), row.residual ? "yes" : "no",
-               fmt::format("{:.2f}", t.fused_us), fmt::format("{:.2f}", t.unfused_us),
-               fmt::format("{:.2f}", t.unfused_us / t.fused_us),
-               t.floor_us ? fmt::format("{:.2f}", *t.floor_us) : "-",
-               t.ratio() ? fmt::format("{:.2f}", *t.ratio()) : "-",
-               fmt::format("{:.1f}", t.gb_per_s()), t.bits_equal ? "yes" : "NO"});
+Status measure(const Options& words, BenchReport& report) {
+  report.op = find_bench_operator(words.op);
+  if (report.op == nullptr) {
+    return base::invalid_argument("OP", "one of " + bench_operator_names(), "'" + words.op + "'");
   }
-  table.print(stdout);
+  HALFBYTE_RETURN_IF_ERROR(check_words(*report.op, words));
+  report.options = bench_options(words);
+  Result<ModelNorms> model{ModelNorms()};
+  if (!words.model.empty()) {
+    model = load_model_norms(words.model);
+    if (!model.ok()) return model.status();
+    report.options.eps = model.value().eps;
+  }
+  Result<Bench> bench = Bench::create(*report.op, report.options);
+  if (!bench.ok()) return bench.status();
+  return words.model.empty() ? measure_shapes(words, bench.value(), report)
+                             : measure_model(words, bench.value(), model.value(), report);
 }
 
-Json rows_json(const Options& options, const std::vector<Row>& rows) {
-  Json json = report_json();
-  json["op"] = options.op;
-  json["backend"] = options.backend;
-  json["cpu_level"] = base::cpu_level_name(base::default_cpu_level());
-  json["threads"] = resolved_threads(options.threads);
-  json["format"] = options.format;
-  json["layout"] = options.layout;
-  if (options.model.empty()) {
-    json["dtype"] = options.dtype;
+ExitCode run(const Options& words) {
+  BenchReport report;
+  if (const Status status = measure(words, report); !status.ok()) return print_error(status);
+  if (words.json == "-") {
+    fmt::print("{}", json_text(report.json()));
   } else {
-    json["model"] = options.model;
-  }
-  json["rows"] = Json::array();
-  for (const Row& row : rows) {
-    const NormTiming& t = row.timing;
-    json["rows"].push_back({{"name", row.name},
-                            {"m", row.rows},
-                            {"h", row.columns},
-                            {"residual", row.residual},
-                            {"fused_us", t.fused_us},
-                            {"unfused_us", t.unfused_us},
-                            {"floor_us", t.floor_us ? Json(*t.floor_us) : Json(nullptr)},
-                            {"ratio", t.ratio() ? Json(*t.ratio()) : Json(nullptr)},
-                            {"bytes", t.bytes},
-                            {"gb_per_s", t.gb_per_s()},
-                            {"bits_equal", t.bits_equal},
-                            {"checked_reference", t.checked_reference}});
-  }
-  return json;
-}
-
-ExitCode run(const Options& options) {
-  if (options.op != kOperator) {
-    return print_error(base::invalid_argument("OP",
-                                              std::string(kOperator) + " (others are not in "
-                                                                       "this build yet)",
-                                              "'" + options.op + "'"));
-  }
-  if (options.backend == "cuda") {
-    if (const Status cuda = require_cuda(); !cuda.ok()) {
-      return print_error(exit_code(cuda), "--backend cuda: " + cuda.message());
+    report.print();
+    if (!words.json.empty()) {
+      const Status written = write_text_file(words.json, json_text(report.json()));
+      if (!written.ok()) return print_error(written);
     }
   }
-  std::vector<Row> rows;
-  const Status status =
-      options.model.empty() ? measure_shapes(options, rows) : measure_model(options, rows);
-  if (!status.ok()) return print_error(status);
-  if (options.json != "-") print_rows(options, rows);
-  if (options.json == "-") {
-    fmt::print("{}", json_text(rows_json(options, rows)));
-  } else if (!options.json.empty()) {
-    const Status written = write_text_file(options.json, json_text(rows_json(options, rows)));
-    if (!written.ok()) return print_error(written);
-  }
-  const bool equal =
-      std::all_of(rows.begin(), rows.end(), [](const Row& row) { return row.timing.bits_equal; });
-  return equal ? kExitOk : print_error(kExitData, "fused and unfused results differ");
+  return report.bits_equal()
+             ? kExitOk
+             : print_error(kExitData, "results differ from the unfused path or the reference");
+}
+
+void add_operator_options(CLI::App& parser, Options& words) {
+  const auto one_of = [](std::vector<std::string> values) { return CLI::IsMember(values); };
+  CLI::Option* residual =
+      parser.add_flag("--residual", words.residual, "add a residual before the norm");
+  CLI::Option* model =
+      parser.add_option("--model", words.model,
+                        "a model folder: its norms, on what they saw (activations.safetensors)");
+  model->excludes("--shapes")->excludes("--residual")->excludes("--dtype");
+  words.of_operators = {
+      residual,
+      model,
+      parser.add_flag("--normed", words.normed, "give the normalised tensor too"),
+      parser.add_option("--format", words.format, "nvfp4 (default), mxfp4 or fp8")
+          ->check(one_of({"nvfp4", "mxfp4", "fp8"})),
+      parser.add_option("--layout", words.layout, "of the scales: linear (default), 128x4 or 8x4")
+          ->check(one_of({"linear", "128x4", "8x4"})),
+      parser
+          .add_option("--second-layout", words.second_layout,
+                      "the scales once more in another layout")
+          ->check(one_of({"linear", "128x4", "8x4"})),
+      parser.add_option("--scale", words.scale, "tensor (default: given), row or computed")
+          ->check(one_of({"tensor", "row", "computed"})),
+      parser.add_option("--per", words.per, "tensor (default) or row")
+          ->check(one_of({"tensor", "row"}))};
 }
 
 }  // namespace
 
 Command add_bench(CLI::App& program) {
-  auto options = std::make_shared<Options>();
+  auto words = std::make_shared<Options>();
   CLI::App* parser = program.add_subcommand(
       "bench", "Time an operator against the unfused path and the streaming floor");
-  parser->add_option("OP", options->op, std::string(kOperator))->required();
-  CLI::Option* shapes =
-      parser->add_option("--shapes", options->shapes,
-                         fmt::format("MxH,.. or a JSON file (default {})", kDefaultShapes));
-  CLI::Option* residual =
-      parser->add_flag("--residual", options->residual, "add a residual before the norm");
-  CLI::Option* dtype = parser->add_option("--dtype", options->dtype, "bf16 (default), fp16 or fp32")
-                           ->check(CLI::IsMember({"bf16", "fp16", "fp32"}));
-  parser
-      ->add_option("--model", options->model,
-                   "a model folder: its norms, on what they saw (activations.safetensors)")
-      ->excludes(shapes)
-      ->excludes(residual)
-      ->excludes(dtype);
-  parser->add_option("--backend", options->backend, "auto (default: the CPU), ref, cpu or cuda")
+  parser->add_option("OP", words->op, bench_operator_names())->required();
+  parser->add_option("--shapes", words->shapes,
+                     fmt::format("MxH,.., a set ({}) or a JSON file (default {})",
+                                 shape_set_names(), kDefaultShapes));
+  parser->add_option("--dtype", words->dtype, "bf16 (default), fp16 or fp32")
+      ->check(CLI::IsMember({"bf16", "fp16", "fp32"}));
+  parser->add_option("--backend", words->backend, "auto (default: the CPU), ref, cpu or cuda")
       ->check(CLI::IsMember({"auto", "ref", "cpu", "cuda"}));
-  parser->add_option("--format", options->format, "nvfp4 (default), mxfp4 or fp8")
-      ->check(CLI::IsMember({"nvfp4", "mxfp4", "fp8"}));
-  parser->add_option("--layout", options->layout, "of the scales: linear (default), 128x4 or 8x4")
-      ->check(CLI::IsMember({"linear", "128x4", "8x4"}));
-  parser->add_option("-j,--threads", options->threads, "CPU threads; 0: all")
+  parser->add_option("--cpu-level", words->cpu_level,
+                     "reference, v3 (AVX2), v4 (AVX-512) or neon; default: the best here");
+  parser->add_option("-j,--threads", words->threads, "CPU threads, the floor's too; 0: all")
       ->check(CLI::Range(0, 4096));
-  parser->add_option("--json", options->json,
-                     "also write the figures to a file; - for stdout only");
+  parser->add_option("--json", words->json, "also write the figures to a file; - for stdout only");
+  add_operator_options(*parser, *words);
   parser->footer(
-      "Medians on cold buffers; floor: the same bytes moved without arithmetic; ratio: fused over "
-      "floor.\nExample:\n  halfbyte bench rmsnorm_quantize --shapes 16x4096,1024x4096 --residual");
-  return {parser, [options] { return run(*options); }};
+      "Medians on cold buffers; floor: the same bytes moved without arithmetic; ratio: operator "
+      "over floor.\n" +
+      bench_operators_help() +
+      "Example:\n  halfbyte bench rmsnorm_quantize --shapes 16x4096,1024x4096 --residual");
+  return {parser, [words] { return run(*words); }};
 }
 
 }  // namespace halfbyte::app

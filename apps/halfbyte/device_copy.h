@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 
 #include "halfbyte/base/status.h"
 
@@ -18,10 +17,5 @@ base::Status copy_to_device(void* device, const void* host, std::size_t bytes);
 base::Status copy_to_host(void* host, const void* device, std::size_t bytes);
 base::Status device_synchronize();
 std::size_t device_l2_bytes();  // of device 0; 0 if unknown
-
-// Captures `calls` times `enqueue(stream, call)` in a graph and replays it: microseconds a call,
-// median of `replays` after a warm-up.
-base::Result<double> time_on_device(const std::function<base::Status(void*, int)>& enqueue,
-                                    int calls, int replays);
 
 }  // namespace halfbyte::app

@@ -1,6 +1,5 @@
-// device_copy.h and floor_cuda.h in a build without CUDA.
+// device_copy.h in a build without CUDA.
 #include "apps/halfbyte/device_copy.h"
-#include "apps/halfbyte/floor_cuda.h"
 #include "halfbyte/base/cuda_device.h"
 
 namespace halfbyte::app {
@@ -13,15 +12,5 @@ base::Status copy_to_device(void*, const void*, std::size_t) { return require_cu
 base::Status copy_to_host(void*, const void*, std::size_t) { return require_cuda(); }
 base::Status device_synchronize() { return require_cuda(); }
 std::size_t device_l2_bytes() { return 0; }
-
-base::Result<double> time_on_device(const std::function<base::Status(void*, int)>&, int, int) {
-  return require_cuda();
-}
-
-std::vector<CudaFloorVariant> cuda_floor_variants() { return {}; }
-base::Status cuda_stream_floor(std::span<const std::span<const std::byte>>,
-                               std::span<const std::span<std::byte>>, CudaFloorVariant, void*) {
-  return require_cuda();
-}
 
 }  // namespace halfbyte::app

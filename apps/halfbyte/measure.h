@@ -1,4 +1,4 @@
-// Timing on the CPU: medians of replays that alternate between what is compared.
+// Timing on the CPU: replays that alternate between what is compared.
 #pragma once
 
 #include <algorithm>
@@ -10,19 +10,26 @@
 
 namespace halfbyte::app {
 
+// Microseconds a call, over the replays. The minimum says what the machine can do when nothing
+// disturbs it, the median what it did.
+struct Timing {
+  double median_us = 0;
+  double min_us = 0;
+};
+
+inline Timing timing_of(std::vector<double> times) {
+  const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+  std::nth_element(times.begin(), middle, times.end());
+  return {*middle, *std::min_element(times.begin(), times.end())};
+}
+
 // Does the work once, on buffers that rotate with `call`.
 using TimedCall = std::function<void(std::int64_t call)>;
 
-inline double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-// Microseconds a call of each. A replay makes enough calls to fill kReplayUs; the replays of all
-// candidates alternate, so that a disturbance of the machine meets all of them. `call` counts up
-// through everything that is run: buffers that rotate with it are as cold as their number allows.
-inline std::vector<double> median_us(std::span<const TimedCall> candidates, int replays = 21) {
+// A replay makes enough calls to fill kReplayUs; the replays of all candidates alternate, so that a
+// disturbance of the machine meets all of them. `call` counts up through everything that is run:
+// buffers that rotate with it are as cold as their number allows.
+inline std::vector<Timing> time_on_cpu(std::span<const TimedCall> candidates, int replays = 21) {
   constexpr double kReplayUs = 1000;  // below a time slice: most replays are undisturbed
   constexpr double kMostCalls = 1000;
   std::int64_t call = 0;
@@ -44,9 +51,9 @@ inline std::vector<double> median_us(std::span<const TimedCall> candidates, int 
       times[i].push_back(replay(candidates[i], calls[i]));
     }
   }
-  std::vector<double> medians;
-  for (std::vector<double>& of_one : times) medians.push_back(median(std::move(of_one)));
-  return medians;
+  std::vector<Timing> result;
+  for (std::vector<double>& of_one : times) result.push_back(timing_of(std::move(of_one)));
+  return result;
 }
 
 }  // namespace halfbyte::app

@@ -51,5 +51,6 @@ base::Status run_dequantize(OpCall& call);
 base::Status run_amax(OpCall& call);
 base::Status run_rmsnorm(OpCall& call);
 base::Status run_rmsnorm_quantize(OpCall& call);
+base::Status run_rope(OpCall& call);
 
 }  // namespace halfbyte::app

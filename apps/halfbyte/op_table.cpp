@@ -47,6 +47,12 @@ constexpr OpInput kRmsNormQuantizeInputs[] = {{"x", true},
 constexpr OpKey kRmsNormQuantizeKeys[] = {
     HALFBYTE_NORM_KEYS, HALFBYTE_QUANTIZE_KEYS, {"normed", "0|1", "0"}};
 
+constexpr OpInput kRopeInputs[] = {{"x", true}, {"positions", true}, {"cos", true}, {"sin", true}};
+constexpr OpKey kRopeKeys[] = {{"style", "neox|gptj", "neox"},
+                               {"rope_dim", "INT", ""},
+                               {"rope_offset", "INT", "0"},
+                               {"inverse", "0|1", "0"}};
+
 #undef HALFBYTE_QUANTIZE_KEYS
 #undef HALFBYTE_NORM_KEYS
 
@@ -58,9 +64,10 @@ constexpr OpInfo kOperators[] = {
     {"rmsnorm", kRmsNormInputs, kRmsNormKeys, "normed, residual", run_rmsnorm},
     {"rmsnorm_quantize", kRmsNormQuantizeInputs, kRmsNormQuantizeKeys,
      "codes, scales, scales_second, row_scale, global_scale, decode_scale, normed, residual",
-     run_rmsnorm_quantize}};
+     run_rmsnorm_quantize},
+    {"rope", kRopeInputs, kRopeKeys, "x", run_rope}};
 
-constexpr std::string_view kPlanned[] = {"silu_mul", "silu_mul_quantize", "rope", "gemm"};
+constexpr std::string_view kPlanned[] = {"silu_mul", "silu_mul_quantize", "gemm"};
 
 }  // namespace
 

@@ -48,18 +48,57 @@ HWY_INLINE Vi e4m3_codes(Vf v) {
   return hn::IfThenElse(hn::Gt(bits, infinity), hn::Set(di, 0x7F), hn::Or(code, sign));
 }
 
-// The values of non-negative E4M3 codes (0..0x7F), one a lane (formats::e4m3_to_float).
+// The values of E4M3 codes (0..0xFF), one a lane (formats::e4m3_to_float).
 HWY_INLINE Vf e4m3_values(Vi code) {
   const Di di;
-  const Vi normal = hn::Add(hn::ShiftLeft<20>(code), hn::Set(di, 120 << 23));
-  const Vf subnormal = hn::Mul(hn::ConvertTo(Df(), code), hn::Set(Df(), 0x1p-9f));
-  const Vf value = hn::IfThenElse(
-      hn::MaskFromVec(hn::BitCast(Df(), hn::VecFromMask(di, hn::Lt(code, hn::Set(di, 8))))),
-      subnormal, hn::BitCast(Df(), normal));
-  const auto nan = hn::BitCast(Df(), hn::Set(di, 0x7FC00000));
-  return hn::IfThenElse(
-      hn::MaskFromVec(hn::BitCast(Df(), hn::VecFromMask(di, hn::Eq(code, hn::Set(di, 0x7F))))), nan,
-      value);
+  const Vi magnitude = hn::And(code, hn::Set(di, 0x7F));
+  const Vi normal = hn::Add(hn::ShiftLeft<20>(magnitude), hn::Set(di, 120 << 23));
+  const Vf subnormal = hn::Mul(hn::ConvertTo(Df(), magnitude), hn::Set(Df(), 0x1p-9f));
+  const auto is_small = hn::RebindMask(Df(), hn::Lt(magnitude, hn::Set(di, 8)));
+  const auto is_nan = hn::RebindMask(Df(), hn::Eq(magnitude, hn::Set(di, 0x7F)));
+  const Vf value = hn::IfThenElse(is_small, subnormal, hn::BitCast(Df(), normal));
+  const Vf nan = hn::BitCast(Df(), hn::Set(di, 0x7FC00000));
+  const Vi sign = hn::ShiftLeft<24>(hn::And(code, hn::Set(di, 0x80)));
+  return hn::Or(hn::IfThenElse(is_nan, nan, value), hn::BitCast(Df(), sign));
+}
+
+// The values of UE8M0 codes (0..0xFF), one a lane (formats::e8m0_to_float).
+HWY_INLINE Vf e8m0_values(Vi code) {
+  const Di di;
+  const Vi normal = hn::ShiftLeft<23>(code);  // 0xFF gives Inf
+  const Vi smallest = hn::Set(di, 0x00400000);
+  const Vi nan = hn::Set(di, 0x7FC00000);
+  const Vi value = hn::IfThenElse(hn::Eq(code, hn::Zero(di)), smallest, normal);
+  return hn::BitCast(Df(), hn::IfThenElse(hn::Eq(code, hn::Set(di, 0xFF)), nan, value));
+}
+
+// The values of E2M1 codes in the low four bits of each lane (formats::e2m1_to_float); what lies
+// above them must be zero.
+HWY_INLINE Vf e2m1_values(Vi code) {
+#if HWY_TARGET == HWY_AVX3
+  alignas(64) constexpr float kValues[16] = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
+                                             -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+  return hn::TableLookupLanes(hn::Load(Df(), kValues), hn::IndicesFromVec(Df(), code));
+#else
+  const Vi sign = hn::ShiftLeft<31>(hn::ShiftRight<3>(code));
+#if HWY_TARGET == HWY_AVX2
+  // The lookup reads three bits of the index.
+  alignas(32) constexpr float kValues[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  const Vf value{_mm256_permutevar8x32_ps(hn::Load(Df(), kValues).raw, code.raw)};
+#else
+  // Three bits where a float has its last two bits of exponent and first of significand are the
+  // value, 2^126 times too small.
+  const Vi bits = hn::ShiftLeft<22>(hn::And(code, hn::Set(Di(), 7)));
+  const Vf value = hn::Mul(hn::BitCast(Df(), bits), hn::Set(Df(), 0x1p126f));
+#endif
+  return hn::Or(value, hn::BitCast(Df(), sign));
+#endif
+}
+
+// kLanes bytes, one a lane.
+HWY_INLINE Vi load_bytes(const std::uint8_t* p) {
+  const hn::Rebind<std::uint8_t, Di> d8;
+  return hn::PromoteTo(Di(), hn::LoadU(d8, p));
 }
 
 // Bits whose low three are e2m1_from_float(|v|) ^ 4, for a v >= 0: what e2m1_codes does without its

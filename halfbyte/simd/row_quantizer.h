@@ -15,6 +15,24 @@ using formats::Format;
 using formats::RowTarget;
 using formats::ScaleMode;
 
+// Each lane of a pair its block's factor: that of the block the pair starts in or, where it holds
+// two blocks, both. Reads two floats.
+template <int kBlock>
+HWY_INLINE Vf block_factors(const float* of_block) {
+  if constexpr (kBlock >= kPairElems) {
+    return hn::Set(Df(), *of_block);
+  } else {
+    static_assert(2 * kBlock == kPairElems && kLanes == 16);
+    alignas(64) constexpr std::int32_t kHalves[16] = {0, 0, 0, 0, 0, 0, 0, 0,
+                                                      1, 1, 1, 1, 1, 1, 1, 1};
+    std::uint64_t two;
+    std::memcpy(&two, of_block, sizeof two);
+    const hn::Repartition<std::uint64_t, Df> d64;
+    const Vf alternating = hn::BitCast(Df(), hn::Set(d64, two));
+    return hn::TableLookupLanes(alternating, hn::SetTableIndices(Df(), kHalves));
+  }
+}
+
 // The bits of the largest magnitude of `count` values, NaN above all.
 template <class T>
 HWY_INLINE std::uint32_t amax_bits(const T* y, std::int64_t count) {
@@ -118,24 +136,6 @@ HWY_INLINE void chunk_amax(const T* y, ChunkScales& scales) {
   }
 }
 
-// Each lane its block's reciprocal, for the pair that starts at element `first` of a chunk.
-template <int kBlock>
-HWY_INLINE Vf factors(const ChunkScales& scales, int first) {
-  const float* of_block = scales.reciprocal + first / kBlock;
-  if constexpr (kBlock >= kPairElems) {
-    return hn::Set(Df(), *of_block);
-  } else {
-    static_assert(2 * kBlock == kPairElems && kLanes == 16);
-    alignas(64) constexpr std::int32_t kHalves[16] = {0, 0, 0, 0, 0, 0, 0, 0,
-                                                      1, 1, 1, 1, 1, 1, 1, 1};
-    std::uint64_t two;
-    std::memcpy(&two, of_block, sizeof two);
-    const hn::Repartition<std::uint64_t, Df> d64;
-    const Vf alternating = hn::BitCast(Df(), hn::Set(d64, two));
-    return hn::TableLookupLanes(alternating, hn::SetTableIndices(Df(), kHalves));
-  }
-}
-
 template <class T, int kBlock>
 HWY_INLINE void encode_ordinary(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
   constexpr int kPairs = kChunkBlocks * kBlock / static_cast<int>(kPairElems);
@@ -144,7 +144,7 @@ HWY_INLINE void encode_ordinary(const T* y, const ChunkScales& scales, std::uint
     Vw nibbles[4];
     for (int j = 0; j < 4; ++j) {
       const int first = (i + j) * static_cast<int>(kPairElems);
-      const Vf factor = factors<kBlock>(scales, first);
+      const Vf factor = block_factors<kBlock>(scales.reciprocal + first / kBlock);
       SignedPair value = load_signed_pair(y + first);
       value.magnitude.even = hn::Mul(value.magnitude.even, factor);
       value.magnitude.odd = hn::Mul(value.magnitude.odd, factor);
@@ -154,11 +154,12 @@ HWY_INLINE void encode_ordinary(const T* y, const ChunkScales& scales, std::uint
   }
 }
 
-// The same where a value or a factor may be NaN.
+// The same where a value or a factor may be NaN; seldom, so once in the object file.
 template <class T, int kBlock>
-HWY_INLINE void encode_special(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
+static HWY_NOINLINE void encode_special(const T* y, const ChunkScales& scales,
+                                        std::uint8_t* codes) {
   for (int i = 0; i < kChunkBlocks * kBlock; i += static_cast<int>(kPairElems)) {
-    const Vf factor = factors<kBlock>(scales, i);
+    const Vf factor = block_factors<kBlock>(scales.reciprocal + i / kBlock);
     const Pair pair = load_pair(y + i);
     store_bytes(e2m1_bytes_or_nan(hn::Mul(pair.even, factor), hn::Mul(pair.odd, factor)),
                 codes + i / 2);
@@ -233,11 +234,12 @@ class RowQuantizer {
       y[c % 2] = make(c * kElems, kElems, buffers[c % 2]);
       ordinary[c % 2] = prepare_chunk<T, kBlock>(y[c % 2], chunks[c % 2], scales_of);
     };
-    if (whole > 0) prepare(0);
-    for (std::int64_t c = 0; c < whole; ++c) {
-      if (c + 1 < whole) prepare(c + 1);
-      encode_chunk<T, kBlock>(y[c % 2], chunks[c % 2], ordinary[c % 2], codes + c * kElems / 2);
-      store_scales(row, c * kChunkBlocks, kChunkBlocks, chunks[c % 2].code);
+    for (std::int64_t c = 0; c <= whole; ++c) {
+      if (c < whole) prepare(c);
+      if (c == 0) continue;
+      const std::int64_t b = c - 1;
+      encode_chunk<T, kBlock>(y[b % 2], chunks[b % 2], ordinary[b % 2], codes + b * kElems / 2);
+      store_scales(row, b * kChunkBlocks, kChunkBlocks, chunks[b % 2].code);
     }
     const int left = static_cast<int>(blocks_ - whole * kChunkBlocks);
     if (left == 0) return;

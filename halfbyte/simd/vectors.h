@@ -200,6 +200,20 @@ HWY_INLINE void round_store_pair(Pair pair, T* p, std::int64_t count) {
   std::memcpy(static_cast<void*>(p), buffer, static_cast<std::size_t>(count) * sizeof(T));
 }
 
+// round_store_pair past the caches; p is aligned to kPairElems elements. hwy::FlushStream() before
+// another thread may read it.
+template <class T>
+HWY_INLINE void round_stream_pair(Pair pair, T* p) {
+  const hn::Repartition<std::uint8_t, Df> d8;
+  constexpr std::size_t kVectors = kPairElems * sizeof(T) / sizeof(Vf);
+  alignas(64) T buffer[kPairElems];
+  round_store_pair(pair, buffer, kPairElems);
+  for (std::size_t i = 0; i < kVectors; ++i) {
+    const auto* from = reinterpret_cast<const std::uint8_t*>(buffer) + i * sizeof(Vf);
+    hn::Stream(hn::Load(d8, from), d8, reinterpret_cast<std::uint8_t*>(p) + i * sizeof(Vf));
+  }
+}
+
 HWY_INLINE Vi magnitude_bits(Vf v) {
   return hn::And(hn::BitCast(Di(), v), hn::Set(Di(), 0x7FFFFFFF));
 }

@@ -20,6 +20,7 @@
 #include "halfbyte/ops/common/testing.h"
 #include "halfbyte/ops/quantize/quantize.h"
 #include "halfbyte/ops/rmsnorm/rmsnorm.h"
+#include "halfbyte/ops/rope/rope.h"
 
 namespace halfbyte::ops {
 namespace {
@@ -278,6 +279,34 @@ void add_rmsnorm_calls(std::vector<Call>& calls) {
   }
 }
 
+// Seeds of their own: these hashes do not depend on what stands before them.
+void add_rope_calls(std::vector<Call>& calls) {
+  std::uint64_t seed = 1000;
+  for (const RopeStyle style : {RopeStyle::kNeox, RopeStyle::kGptj}) {
+    for (const DType dtype : kTypes) {
+      const bool inverse = dtype == DType::kF16;
+      Call call{name_of("rope", style == RopeStyle::kNeox ? "neox" : "gptj", dtype), {}, {}};
+      Lcg lcg(++seed);
+      for (const char* name : {"x", "y"}) call.set.add(name, TestTensor(dtype, {kRows, 3, 104}));
+      for (const char* name : {"cos", "sin"}) {
+        call.set.add(name, TestTensor(DType::kF32, {11, 45}));
+        fill(lcg, call.set.view(name), false);
+      }
+      fill(lcg, call.set.view("x"), true);
+      call.set.add("positions", TestTensor(DType::kI32, {kRows}));
+      for (int row = 0; row < kRows; ++row) {
+        testing::set_bits(call.set.view("positions"), row, lcg.next() % 11);
+      }
+      call.operation = [=](const TensorSet& set, const Execution& execution) {
+        return rope({set.view("x"), set.view("positions"), set.view("cos"), set.view("sin"),
+                     set.view("y"), style, 90, 6, inverse},
+                    execution);
+      };
+      calls.push_back(std::move(call));
+    }
+  }
+}
+
 std::vector<Call> all_calls() {
   std::vector<Call> calls;
   add_quantize_calls(calls);
@@ -294,6 +323,7 @@ std::vector<Call> all_calls() {
     };
     calls.push_back(std::move(call));
   }
+  add_rope_calls(calls);
   return calls;
 }
 

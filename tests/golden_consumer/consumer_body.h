@@ -13,6 +13,7 @@
 #include "halfbyte/numerics/half_types.h"
 #include "halfbyte/numerics/row_sum.h"
 #include "halfbyte/numerics/version.h"
+#include "halfbyte/ops/rope/rope_math.h"
 
 namespace golden {
 
@@ -20,8 +21,9 @@ namespace formats = halfbyte::formats;
 namespace numerics = halfbyte::numerics;
 
 constexpr std::uint32_t kBlocks = 65536;  // of each case
-constexpr int kCases = 6;
-constexpr const char* kNames[kCases] = {"nvfp4", "mxfp4", "fp8", "half", "rmsnorm", "layout"};
+constexpr int kCases = 7;
+constexpr const char* kNames[kCases] = {"nvfp4",   "mxfp4",  "fp8", "half",
+                                        "rmsnorm", "layout", "rope"};
 
 struct Fnv1a {
   std::uint64_t hash = 0xCBF29CE484222325u;
@@ -187,6 +189,22 @@ HALFBYTE_HD void layout(Random& random, Fnv1a& hash) {
   }
 }
 
+// Pairs whose products are of one size: where they cancel, a fused multiply-add would show.
+template <class T>
+HALFBYTE_HD void rope(Random& random, Fnv1a& hash) {
+  float x[16];
+  fill(random, x, 16);
+  for (int i = 0; i < 16; i += 2) {
+    const float b = i % 4 == 0 ? x[i + 1] : x[i];
+    const float c = random.near(126, 1), s = i % 8 == 0 ? c : random.near(126, 1);
+    for (int inverse = 0; inverse < 2; ++inverse) {
+      const auto rotated = halfbyte::ops::rope_rotate<T>(x[i], b, c, s, inverse != 0);
+      hash.number(numerics::to_float(rotated.a));
+      hash.number(numerics::to_float(rotated.b));
+    }
+  }
+}
+
 // The hash of one block of one case.
 HALFBYTE_HD std::uint64_t block_hash(int which, std::uint32_t block) {
   Random random{(static_cast<std::uint64_t>(which) << 32) | block};
@@ -211,8 +229,17 @@ HALFBYTE_HD std::uint64_t block_hash(int which, std::uint32_t block) {
         rmsnorm<numerics::Fp16>(random, hash);
       }
       break;
-    default:
+    case 5:
       layout(random, hash);
+      break;
+    default:
+      if (block % 4 == 0) {
+        rope<numerics::Bf16>(random, hash);
+      } else if (block % 4 == 1) {
+        rope<numerics::Fp16>(random, hash);
+      } else {
+        rope<float>(random, hash);
+      }
       break;
   }
   return hash.hash;

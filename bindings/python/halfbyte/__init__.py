@@ -1,11 +1,13 @@
 """halfbyte: fused FP4 kernels for transformer inference, as PyTorch operators.
 
-Three functions, each also a torch.ops.halfbyte operator that torch.compile can trace. Results are
+Functions that are torch.ops.halfbyte operators too, which torch.compile can trace. Results are
 bit-exact: the same bits on every CPU, GPU, batch size and number of threads (docs/numerics.md).
 
     packed = halfbyte.quantize(x, scale="row")                    # NVFP4, one pass
     packed = halfbyte.rmsnorm_quantize(x, weight, residual)       # residual is updated in place
     x = halfbyte.dequantize(packed.codes, packed.scales, decode_scale=packed.row_scale)
+    cos, sin = halfbyte.rope_table(8192, 128, theta=500000.0)     # once, on the CPU
+    halfbyte.rope_(q, positions, cos, sin)                        # in place; rope() is not
 
 Bad arguments raise ValueError naming the argument, what was expected and what was given, before
 anything is written. NotImplementedError: this build or this device cannot do it. RuntimeError: the
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from halfbyte import _library
 from halfbyte import _operators as _operators  # registers torch.ops.halfbyte
+from halfbyte._rope import rope, rope_, rope_table
 
 __version__ = _library.version()
 numerics_version = _library.numerics_version()
@@ -34,6 +37,9 @@ __all__ = [
     "numerics_version",
     "quantize",
     "rmsnorm_quantize",
+    "rope",
+    "rope_",
+    "rope_table",
 ]
 
 

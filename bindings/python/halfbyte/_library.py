@@ -151,7 +151,7 @@ def tensor(operator: str, argument: str, value: torch.Tensor | None) -> Tensor |
     kind = _DTYPES.get(value.dtype)
     if kind is None:
         raise ValueError(
-            f"{operator}: {argument}: expected float32, float16, bfloat16 or uint8, "
+            f"{operator}: {argument}: expected float32, float16, bfloat16, uint8, int32 or int64, "
             f"got {value.dtype}"
         )
     ndim = value.dim()
@@ -178,9 +178,17 @@ def tensor(operator: str, argument: str, value: torch.Tensor | None) -> Tensor |
 def call(operator: str, args: ctypes.Structure, execution: Execution) -> None:
     """Calls halfbyte_<operator>. ValueError for arguments that the library refuses,
     NotImplementedError for what this build or device cannot do, RuntimeError for the rest."""
-    status = getattr(_library, "halfbyte_" + operator)(
-        ctypes.byref(args), ctypes.byref(execution)
+    _check(
+        getattr(_library, "halfbyte_" + operator)(ctypes.byref(args), ctypes.byref(execution))
     )
+
+
+def call_on_host(function: str, args: ctypes.Structure) -> None:
+    """Calls halfbyte_<function>, which takes no execution. Errors as for call()."""
+    _check(getattr(_library, "halfbyte_" + function)(ctypes.byref(args)))
+
+
+def _check(status: int) -> None:
     if status == _OK:
         return
     message = _library.halfbyte_error_message().decode(errors="replace")
@@ -209,7 +217,9 @@ def _load() -> ctypes.CDLL:
     library.halfbyte_numerics_version.restype = c_int
     library.halfbyte_workspace_bytes.argtypes = [c_int32]
     library.halfbyte_workspace_bytes.restype = c_uint64
-    for operator in ("quantize", "dequantize", "rmsnorm_quantize"):
+    library.halfbyte_rope_table.argtypes = [c_void_p]
+    library.halfbyte_rope_table.restype = c_int
+    for operator in ("quantize", "dequantize", "rmsnorm_quantize", "rope"):
         function = getattr(library, "halfbyte_" + operator)
         function.argtypes = [c_void_p, c_void_p]
         function.restype = c_int

@@ -196,14 +196,16 @@ std::string first_difference(const TensorSet& expected, const TensorSet& actual)
   for (const auto& [name, tensor] : expected.tensors()) {
     const TestTensor& other = actual.tensors().at(name);
     if (tensor.storage() == other.storage()) continue;
-    const std::int64_t element = base::dtype_bytes(tensor.dtype());
+    // The eight bytes of an i64 as two words.
+    const std::int64_t element = std::min<std::int64_t>(base::dtype_bytes(tensor.dtype()), 4);
+    const std::int64_t words = base::dtype_bytes(tensor.dtype()) / element;
     const auto count = static_cast<std::int64_t>(tensor.storage().size()) / element;
     for (std::int64_t i = 0; i < count; ++i) {
       const std::uint32_t a = read_bits(tensor.storage().data() + i * element, element);
       const std::uint32_t b = read_bits(other.storage().data() + i * element, element);
       if (a == b || (is_nan_bits(tensor.dtype(), a) && is_nan_bits(tensor.dtype(), b))) continue;
-      return name + " at " + tensor.place_of(i) + ": expected " + hex(a, element) + ", got " +
-             hex(b, element);
+      return name + " at " + tensor.place_of(i / words) + ": expected " + hex(a, element) +
+             ", got " + hex(b, element);
     }
   }
   return "";

@@ -1,0 +1,19 @@
+// From a run-time type to the launcher of rope_cuda.cuh.
+#include "halfbyte/numerics/visit_dtype.h"
+#include "halfbyte/ops/rope/rope_cuda.cuh"
+
+namespace halfbyte::ops::cuda {
+
+HALFBYTE_ROPE_LAUNCHER(extern, numerics::Bf16)
+HALFBYTE_ROPE_LAUNCHER(extern, numerics::Fp16)
+HALFBYTE_ROPE_LAUNCHER(extern, float)
+
+base::Status rope(const RopeProblem& problem, base::Device device, void* stream) {
+  const simt::DeviceScope scope(device);
+  HALFBYTE_RETURN_IF_ERROR(scope.status());
+  return numerics::visit_float(problem.dtype, [&]<class T>(T) {
+    return launch_rope<T>(problem, static_cast<cudaStream_t>(stream));
+  });
+}
+
+}  // namespace halfbyte::ops::cuda

@@ -1,0 +1,5 @@
+#include "halfbyte/ops/rope/rope_cuda.cuh"
+
+namespace halfbyte::ops::cuda {
+HALFBYTE_ROPE_LAUNCHER(, numerics::Fp16)
+}
