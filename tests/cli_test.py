@@ -15,13 +15,14 @@ import cli_support
 from cli_bench_cases import Bench  # noqa: F401 (unittest finds it here)
 from cli_op_cases import OtherOperators, Quantize, Refusals  # noqa: F401 (unittest finds them here)
 from cli_op_rope_cases import Rope  # noqa: F401
+from cli_silu_mul_cases import SiluMul  # noqa: F401
 from cli_support import DATA, USAGE, CliTest
 
 
 class Program(CliTest):
     def test_help_everywhere_with_an_example(self):
-        for command in ([], ["quantize"], ["dequantize"], ["convert"], ["inspect"],
-                        ["compare"], ["op"], ["bench"], ["doctor"]):
+        for command in ([], ["quantize"], ["dequantize"], ["convert"], ["inspect"], ["compare"], ["op"],
+                        ["bench"], ["doctor"]):
             result = self.run_program(*command, "--help")
             self.assertIn("Example:", result.stdout)
 
