@@ -5,7 +5,7 @@
 #include <string_view>
 #include <utility>
 
-#include "halfbyte/checkpoint/output_folder.h"
+#include "halfbyte/checkpoint/model_files.h"
 #include "halfbyte/io/safetensors_reader.h"
 
 namespace halfbyte::app {

@@ -7,7 +7,7 @@
 
 #include "apps/halfbyte/bench_shape_sets.h"  // made by CMake of bench/shapes.json
 #include "apps/halfbyte/output.h"
-#include "halfbyte/checkpoint/output_folder.h"
+#include "halfbyte/checkpoint/model_files.h"
 
 namespace halfbyte::app {
 namespace {
