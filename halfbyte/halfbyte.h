@@ -145,13 +145,23 @@ typedef struct halfbyte_quantize_outputs {
 HALFBYTE_EXPORT int64_t halfbyte_scale_bytes(int32_t format, int32_t layout, int64_t rows,
                                              int64_t columns);
 
+/* Rows sorted by group (mixture of experts); see RowGroups in ops/common/quantize_spec.h. */
+typedef struct halfbyte_row_groups {
+  uint32_t struct_size;
+  int32_t reserved; /* 0 */
+  int64_t count;
+  const halfbyte_tensor* row_offsets;       /* i32 [count + 1] */
+  const halfbyte_tensor* scale_row_offsets; /* i32 [count + 1] */
+} halfbyte_row_groups;
+
 typedef struct halfbyte_quantize_args {
   uint32_t struct_size;
   const halfbyte_tensor* x;            /* fp32, fp16, bf16 [.., H] */
-  const halfbyte_tensor* global_scale; /* NVFP4 encode scale, fp32 [1] or [M], optional */
+  const halfbyte_tensor* global_scale; /* NVFP4 encode scale, fp32 [1], [M] or a group, optional */
   const halfbyte_tensor* decode_scale; /* FP8 static decode scale, fp32 [1] */
   const halfbyte_quantize_spec* spec;
   const halfbyte_quantize_outputs* out;
+  const halfbyte_row_groups* groups; /* optional */
 } halfbyte_quantize_args;
 HALFBYTE_EXPORT halfbyte_status halfbyte_quantize(const halfbyte_quantize_args* args,
                                                   const halfbyte_execution* execution);
@@ -288,6 +298,7 @@ typedef struct halfbyte_silu_mul_quantize_args {
   const halfbyte_tensor* decode_scale;
   const halfbyte_quantize_spec* spec;
   const halfbyte_quantize_outputs* out;
+  const halfbyte_row_groups* groups; /* optional */
 } halfbyte_silu_mul_quantize_args;
 HALFBYTE_EXPORT halfbyte_status halfbyte_silu_mul_quantize(
     const halfbyte_silu_mul_quantize_args* args, const halfbyte_execution* execution);

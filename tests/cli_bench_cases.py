@@ -15,11 +15,12 @@ OPERATORS = {
     "rmsnorm": [[], ["--residual"]],
     "rmsnorm_quantize": [[], ["--residual", "--normed", "--scale", "row", "--second-layout", "8x4"],
                          ["--scale", "computed"], ["--format", "fp8"]],
+    "rope": [[], ["--head-dim", "32", "--style", "gptj"], ["--dtype", "fp16"]],
 }
 FUSED = {"rmsnorm_quantize"}  # they have an unfused path
 
 ROW_FIELDS = {"name", "m", "h", "dtype", "residual", "backend", "cpu_level", "threads", "format",
-              "layout", "second_layout", "scale", "normed", "per", "fused_us", "unfused_us",
+              "layout", "second_layout", "scale", "normed", "head_dim", "style", "per", "fused_us", "unfused_us",
               "floor_us", "fused_min_us", "unfused_min_us", "floor_min_us", "floor", "ratio",
               "bytes", "bytes_read", "bytes_written", "gb_per_s", "bits_equal",
               "checked_reference", "rows_referenced"}
@@ -59,7 +60,9 @@ class Bench(CliTest):
                 (["amax", "--per", "row"], 384, 12),
                 (["rmsnorm", "--residual"], 2 * 384 + 128, 2 * 384),
                 (["rmsnorm_quantize", "--format", "fp8", "--scale", "row", "--normed"],
-                 384 + 128, 384 + 192 + 12)):
+                 384 + 128, 384 + 192 + 12),
+                # x in place, a position and a row of each table a token
+                (["rope", "--head-dim", "16"], 384 + 12 + 2 * 3 * 8 * 4, 384)):
             (row,) = self.bench(*args, "--shapes", "3x64")["rows"]
             self.assertEqual((row["bytes_read"], row["bytes_written"]), (read, written), args)
 
@@ -137,6 +140,7 @@ class Bench(CliTest):
                            (["quantize", "--residual"], "--residual"),
                            (["quantize", "--format", "mxfp4", "--scale", "row"], "mxfp4"),
                            (["quantize", "--model", "m"], "--model"),
+                           (["rope", "--shapes", "1x64", "--head-dim", "24"], "--head-dim"),
                            (["amax", "--cpu-level", "v9"], "'v9'"),
                            (["amax", "--backend", "ref", "--cpu-level", "v3"], "--cpu-level")):
             self.assertIn(says, self.run_program("bench", *args, code=USAGE).stderr)

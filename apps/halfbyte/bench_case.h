@@ -28,7 +28,9 @@ struct BenchOptions {
   base::DType dtype = base::DType::kBF16;
   bool residual = false;
   bool normed = false;
-  bool per_row = false;  // amax
+  bool per_row = false;       // amax
+  std::int64_t head_dim = 0;  // rope; 0: 128 or 64, what divides H, else H
+  bool gptj = false;          // rope
   float eps = 1e-6f;
   const ModelNorm* norm = nullptr;  // its tensors in place of random ones; the shape is theirs
 
@@ -41,8 +43,9 @@ struct BenchOptions {
 // the fused operator nothing.
 enum class Role { kRead, kWrite, kUpdate, kScratch };
 
-// Random contents, never zeros: bench_data.cpp.
-enum class Fill { kNone, kNormal, kWeight, kCodes, kE4m3Scales, kE8m0Scales };
+// Random contents, never zeros: bench_data.cpp. kIndex is 0, 1, 2 ..; kCos and kSin are of the same
+// angles.
+enum class Fill { kNone, kNormal, kWeight, kCodes, kE4m3Scales, kE8m0Scales, kIndex, kCos, kSin };
 
 struct BenchTensor {
   Role role = Role::kRead;

@@ -10,5 +10,6 @@ BenchCase bench_dequantize(const BenchOptions& options, BenchShape shape);
 BenchCase bench_amax(const BenchOptions& options, BenchShape shape);
 BenchCase bench_rmsnorm(const BenchOptions& options, BenchShape shape);
 BenchCase bench_rmsnorm_quantize(const BenchOptions& options, BenchShape shape);
+BenchCase bench_rope(const BenchOptions& options, BenchShape shape);
 
 }  // namespace halfbyte::app

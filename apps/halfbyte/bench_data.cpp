@@ -1,6 +1,8 @@
 #include "apps/halfbyte/bench_data.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <random>
 
@@ -38,6 +40,23 @@ void fill_bytes(std::vector<std::byte>& block, unsigned first, unsigned count,
   for (std::byte& byte : block) byte = static_cast<std::byte>(first + generator() % count);
 }
 
+void fill_indices(std::vector<std::byte>& block) {
+  for (std::size_t i = 0; i < block.size() / sizeof(std::int32_t); ++i) {
+    const auto index = static_cast<std::int32_t>(i);
+    std::memcpy(block.data() + i * sizeof(index), &index, sizeof(index));
+  }
+}
+
+// fp32, of angles that any two tensors agree on.
+void fill_angles(std::vector<std::byte>& block, bool sines) {
+  for (std::size_t i = 0; i < block.size() / sizeof(float); ++i) {
+    const double angle =
+        static_cast<double>(i) * 2.399963;  // the golden angle: all over the circle
+    const auto value = static_cast<float>(sines ? std::sin(angle) : std::cos(angle));
+    std::memcpy(block.data() + i * sizeof(value), &value, sizeof(value));
+  }
+}
+
 void fill_block(std::vector<std::byte>& block, Fill fill, DType dtype, std::mt19937& generator) {
   switch (fill) {
     case Fill::kNone:
@@ -59,6 +78,13 @@ void fill_block(std::vector<std::byte>& block, Fill fill, DType dtype, std::mt19
       return;
     case Fill::kE8m0Scales:  // 1/8 .. 4
       fill_bytes(block, 124, 6, generator);
+      return;
+    case Fill::kIndex:
+      fill_indices(block);
+      return;
+    case Fill::kCos:
+    case Fill::kSin:
+      fill_angles(block, fill == Fill::kSin);
       return;
   }
 }

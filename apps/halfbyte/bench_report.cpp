@@ -82,6 +82,8 @@ Json settings_json(const BenchReport& report) {
                               : Json(nullptr);
   json["scale"] = text("--scale", formats::scale_mode_name(options.spec.scale));
   json["normed"] = report.op->takes("--normed") ? Json(options.normed) : Json(nullptr);
+  json["head_dim"] = options.head_dim != 0 ? Json(options.head_dim) : Json(nullptr);
+  json["style"] = text("--style", options.gptj ? "gptj" : "neox");
   json["per"] = text("--per", options.per_row ? "row" : "tensor");
   return json;
 }

@@ -19,6 +19,7 @@ constexpr BenchOperator kOperators[] = {
     {"rmsnorm", "--residual --model", bench_rmsnorm},
     {"rmsnorm_quantize", HALFBYTE_QUANTIZE_OPTIONS " --residual --normed --model",
      bench_rmsnorm_quantize},
+    {"rope", "--head-dim --style", bench_rope},
 };
 
 #undef HALFBYTE_QUANTIZE_OPTIONS

@@ -34,9 +34,9 @@ constexpr const char* kDefaultShapes = "1x4096,16x4096,128x4096,1024x4096,1024x8
 struct Options {
   std::string op, shapes = kDefaultShapes, model, json, cpu_level;
   std::string backend = "auto", dtype = "bf16", format = "nvfp4", layout = "linear";
-  std::string second_layout, scale = "tensor", per = "tensor";
+  std::string second_layout, scale = "tensor", per = "tensor", style = "neox";
   bool residual = false, normed = false;
-  int threads = 0;
+  int threads = 0, head_dim = 0;
   std::vector<CLI::Option*> of_operators;  // those that not every operator takes
 };
 
@@ -64,6 +64,8 @@ BenchOptions bench_options(const Options& words) {
   options.residual = words.residual;
   options.normed = words.normed;
   options.per_row = words.per == "row";
+  options.head_dim = words.head_dim;
+  options.gptj = words.style == "gptj";
   options.backend = words.backend == "ref"    ? Backend::kReference
                     : words.backend == "cpu"  ? Backend::kCpu
                     : words.backend == "cuda" ? Backend::kCuda
@@ -189,7 +191,13 @@ void add_operator_options(CLI::App& parser, Options& words) {
       parser.add_option("--scale", words.scale, "tensor (default: given), row or computed")
           ->check(one_of({"tensor", "row", "computed"})),
       parser.add_option("--per", words.per, "tensor (default) or row")
-          ->check(one_of({"tensor", "row"}))};
+          ->check(one_of({"tensor", "row"})),
+      parser
+          .add_option("--head-dim", words.head_dim,
+                      "columns of a head (default: 128 or 64, what divides H)")
+          ->check(CLI::Range(1, 1 << 20)),
+      parser.add_option("--style", words.style, "of pairs: neox (default) or gptj")
+          ->check(one_of({"neox", "gptj"}))};
 }
 
 }  // namespace

@@ -163,7 +163,7 @@ Status run_silu_mul_quantize(const SiluMulQuantizeArgs& args, const Execution& e
       check_columns(problem.gate_up.columns, formats::block_elements(args.spec.format),
                     " (" + std::string(formats::format_name(args.spec.format)) + " blocks)"));
   Result<RowTarget> target = resolve_target(args.spec, args.given, args.out, problem.rows(),
-                                            problem.columns, device, overlap);
+                                            problem.columns, device, overlap, args.groups);
   if (!target.ok()) return target.status();
   HALFBYTE_RETURN_IF_ERROR(overlap.result());
   problem.target = &target.value();

@@ -46,6 +46,7 @@ struct SiluMulQuantizeArgs {
   GivenScale given;
   QuantizeSpec spec;  // scale_rule kTe is refused: it is defined for quantize alone
   QuantizeOutputs out;
+  RowGroups groups{};
 };
 
 HALFBYTE_API base::Status silu_mul_quantize(const SiluMulQuantizeArgs& args,

@@ -32,6 +32,7 @@ Status convert_silu_mul_quantize(const halfbyte_silu_mul_quantize_args& from,
                                  SiluMulQuantizeArgs& to) {
   HALFBYTE_RETURN_IF_ERROR(read_tensor("gate_up", from.gate_up, to.gate_up));
   HALFBYTE_RETURN_IF_ERROR(convert_activation(from.activation, to.activation));
+  HALFBYTE_RETURN_IF_ERROR(c_abi::read_row_groups(from.groups, to.groups));
   return c_abi::read_quantization(from.spec, from.out, from.global_scale, from.decode_scale,
                                   to.spec, to.given, to.out);
 }

@@ -2,7 +2,7 @@
 // reference, and touches nothing else; the fused operator gives the bits of the two in sequence.
 #include <gtest/gtest.h>
 
-#include "halfbyte/ops/common/testing_random.h"
+#include "halfbyte/ops/common/testing_groups.h"
 #include "halfbyte/ops/quantize/quantize.h"
 #include "halfbyte/ops/silu_mul/silu_mul.h"
 
@@ -92,13 +92,15 @@ FusedCase fused_case(Random& random) {
   TensorSet& set = fused.test.tensors;
   add_gate_up(random, fused.shape, set);
   testing::add_quantize_tensors(random, fused.spec, fused.shape, set);
+  if (random.one_in(4)) testing::add_row_groups(random, fused.spec, fused.shape, set);
   fused.test.operation = [activation = fused.activation, spec = fused.spec](
                              const TensorSet& tensors, const Execution& execution) {
     return silu_mul_quantize({.gate_up = tensors.view("gate_up"),
                               .activation = activation,
                               .given = testing::given_scale(tensors),
                               .spec = spec,
-                              .out = testing::quantize_outputs(tensors)},
+                              .out = testing::quantize_outputs(tensors),
+                              .groups = testing::row_groups(tensors)},
                              execution);
   };
   fused.test.text =
@@ -124,7 +126,8 @@ void expect_fused_equals_unfused(int count, const std::vector<testing::Runner>& 
       return quantize({.x = set.view("y"),
                        .given = testing::given_scale(set),
                        .spec = fused.spec,
-                       .out = testing::quantize_outputs(set)},
+                       .out = testing::quantize_outputs(set),
+                       .groups = testing::row_groups(set)},
                       execution);
     };
     const testing::Operation together = [&](const TensorSet& set, const Execution& execution) {
