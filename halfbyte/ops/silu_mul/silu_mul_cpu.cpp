@@ -79,17 +79,13 @@ HWY_INLINE GateUp load_interleaved_by_8(const T* in) {
   const auto first = hn::LoadU(d, words), second = hn::LoadU(d, words + kLanes);
   const decltype(first) gate{_mm512_shuffle_i32x4(first.raw, second.raw, 0x88)};
   const decltype(first) up{_mm512_shuffle_i32x4(first.raw, second.raw, 0xDD)};
+#elif HWY_TARGET == HWY_AVX2
+  const hn::Half<Du> half;
+  const auto gate = hn::Combine(d, hn::LoadU(half, words + 8), hn::LoadU(half, words));
+  const auto up = hn::Combine(d, hn::LoadU(half, words + 12), hn::LoadU(half, words + 4));
 #else
-  static_assert(kLanes == 4 || kLanes == 8);
-  const hn::CappedTag<std::uint32_t, 4> d4;
-  auto gate = hn::Zero(d), up = gate;
-  if constexpr (kLanes == 4) {
-    gate = hn::LoadU(d4, words);
-    up = hn::LoadU(d4, words + 4);
-  } else {
-    gate = hn::Combine(d, hn::LoadU(d4, words + 8), hn::LoadU(d4, words));
-    up = hn::Combine(d, hn::LoadU(d4, words + 12), hn::LoadU(d4, words + 4));
-  }
+  static_assert(kLanes == 4);
+  const auto gate = hn::LoadU(d, words), up = hn::LoadU(d, words + 4);
 #endif
   return {Element<T>::split(gate), Element<T>::split(up)};
 }
