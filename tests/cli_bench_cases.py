@@ -21,7 +21,7 @@ FUSED = {"rmsnorm_quantize"}  # they have an unfused path
 
 ROW_FIELDS = {"name", "m", "h", "dtype", "residual", "backend", "cpu_level", "threads", "format",
               "layout", "second_layout", "scale", "normed", "head_dim", "style", "per", "fused_us", "unfused_us",
-              "floor_us", "fused_min_us", "unfused_min_us", "floor_min_us", "floor", "ratio",
+              "floor_us", "fused_min_us", "unfused_min_us", "floor_min_us", "floor", "ratio", "ratio_min",
               "bytes", "bytes_read", "bytes_written", "gb_per_s", "bits_equal",
               "checked_reference", "rows_referenced"}
 

@@ -87,6 +87,7 @@ struct BenchCase {
   int add_given(Role role, const base::TensorView& contents);
   std::int64_t bytes_read() const;     // that the fused operator must read
   std::int64_t bytes_written() const;  // that it must write
+  std::int64_t footprint() const;      // memory that these are: updated tensors count once
 };
 
 }  // namespace halfbyte::app

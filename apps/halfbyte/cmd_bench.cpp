@@ -169,7 +169,7 @@ ExitCode run(const Options& words) {
 }
 
 void add_operator_options(CLI::App& parser, Options& words) {
-  const auto one_of = [](std::vector<std::string> values) { return CLI::IsMember(values); };
+  const auto one_of = [](const std::vector<std::string>& values) { return CLI::IsMember(values); };
   CLI::Option* residual =
       parser.add_flag("--residual", words.residual, "add a residual before the norm");
   CLI::Option* model =
