@@ -51,7 +51,7 @@ endif()
 
 # The public headers. Kernels, plans and argument checks are private to the library.
 set(public_headers halfbyte/halfbyte.h halfbyte/ops/common/quantize_spec.h
-    halfbyte/ops/rope/rope_table.h)
+    halfbyte/ops/common/rounding.h halfbyte/ops/rope/rope_table.h)
 foreach(name IN ITEMS cpu_level dtype execution macros status tensor_view)
   list(APPEND public_headers halfbyte/base/${name}.h)
 endforeach()

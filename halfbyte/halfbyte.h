@@ -145,13 +145,23 @@ typedef struct halfbyte_quantize_outputs {
 HALFBYTE_EXPORT int64_t halfbyte_scale_bytes(int32_t format, int32_t layout, int64_t rows,
                                              int64_t columns);
 
+/* Rows sorted by group (mixture of experts); see RowGroups in ops/common/quantize_spec.h. */
+typedef struct halfbyte_row_groups {
+  uint32_t struct_size;
+  int32_t reserved; /* 0 */
+  int64_t count;
+  const halfbyte_tensor* row_offsets;       /* i32 [count + 1] */
+  const halfbyte_tensor* scale_row_offsets; /* i32 [count + 1] */
+} halfbyte_row_groups;
+
 typedef struct halfbyte_quantize_args {
   uint32_t struct_size;
   const halfbyte_tensor* x;            /* fp32, fp16, bf16 [.., H] */
-  const halfbyte_tensor* global_scale; /* NVFP4 encode scale, fp32 [1] or [M], optional */
+  const halfbyte_tensor* global_scale; /* NVFP4 encode scale, fp32 [1], [M] or a group, optional */
   const halfbyte_tensor* decode_scale; /* FP8 static decode scale, fp32 [1] */
   const halfbyte_quantize_spec* spec;
   const halfbyte_quantize_outputs* out;
+  const halfbyte_row_groups* groups; /* optional */
 } halfbyte_quantize_args;
 HALFBYTE_EXPORT halfbyte_status halfbyte_quantize(const halfbyte_quantize_args* args,
                                                   const halfbyte_execution* execution);
@@ -260,6 +270,38 @@ typedef struct halfbyte_rope_table_args {
   const halfbyte_tensor* sin;   /* out */
 } halfbyte_rope_table_args;
 HALFBYTE_EXPORT halfbyte_status halfbyte_rope_table(const halfbyte_rope_table_args* args);
+
+/* y = gate * sigmoid(alpha * gate) * (up + up_bias). Set alpha: 1 is SiLU, and 0 is no default. */
+typedef struct halfbyte_activation {
+  uint32_t struct_size;
+  int32_t interleave; /* 0: gate and up in halves; 1 or 8: in groups, gate first */
+  float clamp;        /* finite, > 0; 0: none */
+  float alpha;        /* finite */
+  float up_bias;      /* finite */
+  int32_t rounding;   /* halfbyte_rounding */
+} halfbyte_activation;
+
+typedef struct halfbyte_silu_mul_args {
+  uint32_t struct_size;
+  const halfbyte_tensor* gate_up; /* fp32, fp16, bf16 [.., 2I] */
+  const halfbyte_activation* activation;
+  const halfbyte_tensor* y; /* out: the type of gate_up, [.., I] */
+} halfbyte_silu_mul_args;
+HALFBYTE_EXPORT halfbyte_status halfbyte_silu_mul(const halfbyte_silu_mul_args* args,
+                                                  const halfbyte_execution* execution);
+
+typedef struct halfbyte_silu_mul_quantize_args {
+  uint32_t struct_size;
+  const halfbyte_tensor* gate_up; /* fp32, fp16, bf16 [.., 2I] */
+  const halfbyte_activation* activation;
+  const halfbyte_tensor* global_scale; /* as in halfbyte_quantize_args, of y [.., I] */
+  const halfbyte_tensor* decode_scale;
+  const halfbyte_quantize_spec* spec;
+  const halfbyte_quantize_outputs* out;
+  const halfbyte_row_groups* groups; /* optional */
+} halfbyte_silu_mul_quantize_args;
+HALFBYTE_EXPORT halfbyte_status halfbyte_silu_mul_quantize(
+    const halfbyte_silu_mul_quantize_args* args, const halfbyte_execution* execution);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-"""Tiny safetensors files and a runner of the program, for cli_test.py. Standard library only."""
+"""Tiny safetensors files and a runner of the program, for the tests of the command line. Standard library only."""
 
 import json
 import os

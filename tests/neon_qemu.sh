@@ -28,8 +28,8 @@ for source in halfbyte/base/tensor_view.cpp halfbyte/base/cpu_level.cpp \
   halfbyte/ops/common/quantize_target.cpp halfbyte/ops/common/testing.cpp \
   halfbyte/ops/common/testing_random.cpp halfbyte/ops/*/*_ref.cpp \
   halfbyte/ops/quantize/quantize.cpp halfbyte/ops/rmsnorm/rmsnorm.cpp \
-  halfbyte/ops/rope/rope.cpp \
-  halfbyte/ops/*/*_property_test.cpp tests/golden_bits/golden_bits_test.cpp; do
+  halfbyte/ops/rope/rope.cpp halfbyte/ops/silu_mul/silu_mul.cpp \
+  halfbyte/ops/*/*_property_test.cpp tests/golden_bits/*.cpp; do
   compile "$source"
 done
 for source in halfbyte/ops/*/*_cpu.cpp; do compile "$source" $level; done

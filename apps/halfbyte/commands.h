@@ -13,6 +13,10 @@ struct Command {
 };
 
 Command add_quantize(CLI::App& program);
+Command add_dequantize(CLI::App& program);
+Command add_convert(CLI::App& program);
+Command add_inspect(CLI::App& program);
+Command add_compare(CLI::App& program);
 Command add_op(CLI::App& program);
 Command add_bench(CLI::App& program);
 Command add_doctor(CLI::App& program);

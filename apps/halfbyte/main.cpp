@@ -1,5 +1,4 @@
 // halfbyte: the command line program. Commands live in cmd_*.cpp; the work is done by the library.
-#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <exception>
@@ -13,10 +12,6 @@
 namespace halfbyte::app {
 namespace {
 
-// Commands that exist on paper: a clear answer instead of "not expected".
-constexpr std::array<std::string_view, 4> kPlanned = {"dequantize", "convert", "inspect",
-                                                      "compare"};
-
 // "" for a command of `commands`, else what is wrong with `name` ("": none was given).
 std::string unknown_command(const std::string& name, std::span<const Command> commands) {
   std::string known;
@@ -24,10 +19,8 @@ std::string unknown_command(const std::string& name, std::span<const Command> co
     if (command.parser->get_name() == name) return "";
     known += (known.empty() ? "" : ", ") + command.parser->get_name();
   }
-  const bool planned = std::find(kPlanned.begin(), kPlanned.end(), name) != kPlanned.end();
   return "command: expected one of " + known + ", got " +
-         (name.empty() ? "none" : "'" + name + "'") +
-         (planned ? ", which is not in this build yet" : "");
+         (name.empty() ? "none" : "'" + name + "'");
 }
 
 int run(int argc, char** argv) {
@@ -37,8 +30,9 @@ int run(int argc, char** argv) {
   program.set_version_flag("--version", std::string("halfbyte ") + HALFBYTE_VERSION);
   program.footer("Example:\n  halfbyte quantize models/llama models/llama-nvfp4");
   program.require_subcommand(1);
-  const std::array commands = {add_quantize(program), add_op(program), add_bench(program),
-                               add_doctor(program)};
+  const std::array commands = {add_quantize(program), add_dequantize(program), add_convert(program),
+                               add_inspect(program),  add_compare(program),    add_op(program),
+                               add_bench(program),    add_doctor(program)};
   try {
     const std::string first = argc > 1 ? argv[1] : "";
     if (!first.starts_with('-')) {

@@ -52,5 +52,7 @@ base::Status run_amax(OpCall& call);
 base::Status run_rmsnorm(OpCall& call);
 base::Status run_rmsnorm_quantize(OpCall& call);
 base::Status run_rope(OpCall& call);
+base::Status run_silu_mul(OpCall& call);
+base::Status run_silu_mul_quantize(OpCall& call);
 
 }  // namespace halfbyte::app

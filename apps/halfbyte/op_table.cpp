@@ -18,6 +18,12 @@ namespace {
 #define HALFBYTE_NORM_KEYS \
   {"eps", "FLOAT", "1e-6"}, {"rounding", "float32|huggingface", "float32"}, { "bias", "0|1", "0" }
 
+#define HALFBYTE_ACTIVATION_KEYS                                          \
+  {"rounding", "float32|huggingface", "float32"}, {"clamp", "FLOAT", ""}, \
+      {"interleave", "0|1|8", "0"}, {"alpha", "FLOAT", "1"}, {            \
+    "up_bias", "FLOAT", "0"                                               \
+  }
+
 constexpr OpInput kQuantizeInputs[] = {
     {"x", true}, {"global_scale", false}, {"decode_scale", false}};
 constexpr OpKey kQuantizeKeys[] = {HALFBYTE_QUANTIZE_KEYS};
@@ -47,6 +53,13 @@ constexpr OpInput kRmsNormQuantizeInputs[] = {{"x", true},
 constexpr OpKey kRmsNormQuantizeKeys[] = {
     HALFBYTE_NORM_KEYS, HALFBYTE_QUANTIZE_KEYS, {"normed", "0|1", "0"}};
 
+constexpr OpInput kSiluMulInputs[] = {{"gate_up", true}};
+constexpr OpKey kSiluMulKeys[] = {HALFBYTE_ACTIVATION_KEYS};
+
+constexpr OpInput kSiluMulQuantizeInputs[] = {
+    {"gate_up", true}, {"global_scale", false}, {"decode_scale", false}};
+constexpr OpKey kSiluMulQuantizeKeys[] = {HALFBYTE_ACTIVATION_KEYS, HALFBYTE_QUANTIZE_KEYS};
+
 constexpr OpInput kRopeInputs[] = {{"x", true}, {"positions", true}, {"cos", true}, {"sin", true}};
 constexpr OpKey kRopeKeys[] = {{"style", "neox|gptj", "neox"},
                                {"rope_dim", "INT", ""},
@@ -55,6 +68,7 @@ constexpr OpKey kRopeKeys[] = {{"style", "neox|gptj", "neox"},
 
 #undef HALFBYTE_QUANTIZE_KEYS
 #undef HALFBYTE_NORM_KEYS
+#undef HALFBYTE_ACTIVATION_KEYS
 
 constexpr OpInfo kOperators[] = {
     {"quantize", kQuantizeInputs, kQuantizeKeys,
@@ -65,9 +79,12 @@ constexpr OpInfo kOperators[] = {
     {"rmsnorm_quantize", kRmsNormQuantizeInputs, kRmsNormQuantizeKeys,
      "codes, scales, scales_second, row_scale, global_scale, decode_scale, normed, residual",
      run_rmsnorm_quantize},
+    {"silu_mul", kSiluMulInputs, kSiluMulKeys, "y", run_silu_mul},
+    {"silu_mul_quantize", kSiluMulQuantizeInputs, kSiluMulQuantizeKeys,
+     "codes, scales, scales_second, row_scale, global_scale, decode_scale", run_silu_mul_quantize},
     {"rope", kRopeInputs, kRopeKeys, "x", run_rope}};
 
-constexpr std::string_view kPlanned[] = {"silu_mul", "silu_mul_quantize", "gemm"};
+constexpr std::string_view kPlanned[] = {"gemm"};
 
 }  // namespace
 

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <array>
-#include <initializer_list>
+#include <iterator>
 
 #include "halfbyte/base/dtype.h"
 
@@ -15,10 +15,15 @@ bool matches(const std::string& pattern, const std::string& name) {
   return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
 }
 
-bool matches_any(std::initializer_list<const char*> patterns, const std::string& name) {
-  return std::any_of(patterns.begin(), patterns.end(),
-                     [&](const char* pattern) { return matches(pattern, name); });
+template <class Patterns>
+bool matches_any(const Patterns& patterns, const std::string& module, const std::string& name) {
+  return std::any_of(std::begin(patterns), std::end(patterns), [&](const auto& pattern) {
+    return matches(pattern, module) || matches(pattern, name);
+  });
 }
+
+constexpr const char* kRouters[] = {"*.mlp.gate", "*.block_sparse_moe.gate", "*.shared_expert_gate",
+                                    "*.router",   "*.feed_forward.gate",     "*.mlp.router.*"};
 
 // "model.layers.0.mlp.gate" -> "gate"
 std::string_view last_component(std::string_view module) {
@@ -33,12 +38,9 @@ bool is_norm(std::string_view leaf) {
   return leaf.find("norm") != std::string_view::npos || leaf.substr(0, 3) == "ln_";
 }
 
-bool is_float_tensor(const io::SafetensorsEntry& tensor) {
-  const auto dtype = io::computed_dtype(tensor.dtype);
-  return dtype && base::is_float(*dtype);
-}
-
 constexpr std::string_view kWeight = ".weight";
+constexpr std::string_view kStacks[] = {".experts.gate_up_proj", ".experts.gate_proj",
+                                        ".experts.up_proj", ".experts.down_proj"};
 
 WeightChoice exclude(std::string module, std::string reason) {
   return {Selection::kExclude, std::move(module), std::move(reason)};
@@ -55,29 +57,40 @@ constexpr Family kFamilies[] = {{"{q,k,v}_proj", {"q_proj", "k_proj", "v_proj"}}
 
 }  // namespace
 
+bool is_float_tensor(const io::SafetensorsEntry& tensor) {
+  const auto dtype = io::computed_dtype(tensor.dtype);
+  return dtype && base::is_float(*dtype);
+}
+
+bool is_expert_stack(const io::SafetensorsEntry& tensor) {
+  if (tensor.shape.size() != 3 || !is_float_tensor(tensor)) return false;
+  return std::any_of(std::begin(kStacks), std::end(kStacks),
+                     [&](std::string_view suffix) { return tensor.name.ends_with(suffix); });
+}
+
 WeightChoice choose_weight(const io::SafetensorsEntry& tensor, formats::Format format,
-                           std::span<const std::string> ignore) {
+                           const WeightPatterns& patterns) {
   const std::string& name = tensor.name;
-  if (!is_float_tensor(tensor)) return {};
-  if (tensor.shape.size() == 3 && name.find("experts.") != std::string::npos) {
-    const bool has_suffix = name.ends_with(kWeight);
-    return exclude(has_suffix ? name.substr(0, name.size() - kWeight.size()) : name,
-                   "stacked expert weights (3-D)");
+  const bool stack = is_expert_stack(tensor);
+  if (!stack && (!is_float_tensor(tensor) || !name.ends_with(kWeight))) return {};
+  const std::string module = stack ? name : name.substr(0, name.size() - kWeight.size());
+  if (!stack && tensor.shape.size() != 2) {
+    // Stacks under other names: nobody says how engines expect them.
+    const bool experts = tensor.shape.size() == 3 && name.find("expert") != std::string::npos;
+    return experts ? exclude(module, "stacked experts of a kind that is not known here")
+                   : WeightChoice{};
   }
-  if (tensor.shape.size() != 2 || !name.ends_with(kWeight)) return {};
-  const std::string module = name.substr(0, name.size() - kWeight.size());
   const std::string_view leaf = last_component(module);
-  if (is_embedding(leaf) || is_norm(leaf)) return {};
-  for (const std::string& pattern : ignore) {
+  const bool included = matches_any(patterns.include, module, name);
+  if (!included && (is_embedding(leaf) || is_norm(leaf))) return {};
+  for (const std::string& pattern : patterns.ignore) {
     if (matches(pattern, module) || matches(pattern, name)) {
       return exclude(module, "ignored by '" + pattern + "'");
     }
   }
-  if (leaf == "lm_head") return exclude(module, "lm_head");
-  if (matches_any({"*.mlp.gate", "*.block_sparse_moe.gate", "*.shared_expert_gate", "*.router"},
-                  module)) {
-    return exclude(module, "router");
-  }
+  if (stack) return {Selection::kQuantize, module, ""};
+  if (!included && leaf == "lm_head") return exclude(module, "lm_head");
+  if (!included && matches_any(kRouters, module, module)) return exclude(module, "router");
   const int block = formats::block_elements(format);
   if (tensor.shape[1] % block != 0 || tensor.shape[0] == 0 || tensor.shape[1] == 0) {
     return exclude(module, "K = " + std::to_string(tensor.shape[1]) + " is not a multiple of " +
@@ -96,17 +109,6 @@ std::string shared_scale_key(std::string_view module) {
     }
   }
   return std::string(module);
-}
-
-bool is_quantized_tensor(const io::SafetensorsEntry& tensor) {
-  for (const std::string_view suffix :
-       {".weight_packed", ".weight_scale", ".weight_scale_2", ".weight_global_scale",
-        ".weight_scale_inv", ".qweight", "_proj_blocks", "_proj_scales"}) {
-    if (tensor.name.ends_with(suffix)) return true;
-  }
-  // Bytes, E4M3 or F4 under a weight's own name.
-  const auto dtype = io::computed_dtype(tensor.dtype);
-  return tensor.name.ends_with(kWeight) && tensor.shape.size() >= 2 && dtype == base::DType::kU8;
 }
 
 }  // namespace halfbyte::checkpoint

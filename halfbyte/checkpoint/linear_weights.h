@@ -3,9 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "halfbyte/formats/format.h"
 #include "halfbyte/io/safetensors_header.h"
@@ -24,18 +24,27 @@ struct WeightChoice {
   std::string reason;  // why not, for kExclude: "router", "ignored by 'lm_*'", ..
 };
 
-// 2-D fp32, fp16 and bf16 tensors `<module>.weight` are quantized, except embeddings and norms
-// (kept), lm_head, routers, modules or tensors that a pattern of `ignore` matches (shell globs,
-// over the whole name), and rows that blocks do not fill (excluded). Stacked expert weights (3-D)
-// are excluded too: this build does not quantize them.
+// What a person asks for: shell globs over module and tensor names, whole names.
+struct WeightPatterns {
+  std::vector<std::string> ignore;   // stay as they are
+  std::vector<std::string> include;  // are quantized though they are not by default
+};
+
+// 2-D fp32, fp16 and bf16 tensors `<module>.weight` are quantized, except, unless `include`
+// matches, embeddings and norms (kept), lm_head and routers (excluded); never what `ignore` matches
+// or whose rows blocks do not fill (excluded). Of a stack of experts (is_expert_stack) only the
+// patterns are looked at: `module` is its name.
 WeightChoice choose_weight(const io::SafetensorsEntry& tensor, formats::Format format,
-                           std::span<const std::string> ignore);
+                           const WeightPatterns& patterns);
+
+// 3-D floats `<..>.experts.{gate_up,gate,up,down}_proj`: all experts of a layer in one tensor.
+bool is_expert_stack(const io::SafetensorsEntry& tensor);
+
+// True for fp32, fp16 and bf16.
+bool is_float_tensor(const io::SafetensorsEntry& tensor);
 
 // Modules that give the same key are fused by engines into one matrix and must share one fp32
 // scale: q, k, v; gate, up (w1, w3); q_a, kv_a. A module of no such family is its own key.
 std::string shared_scale_key(std::string_view module);
-
-// True for a tensor that only a quantized checkpoint has.
-bool is_quantized_tensor(const io::SafetensorsEntry& tensor);
 
 }  // namespace halfbyte::checkpoint

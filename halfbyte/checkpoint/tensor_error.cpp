@@ -1,50 +1,23 @@
 #include "halfbyte/checkpoint/tensor_error.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <vector>
-
-#include "halfbyte/numerics/half_types.h"
-#include "halfbyte/ops/quantize/quantize.h"
 
 namespace halfbyte::checkpoint {
-namespace {
 
-using base::DType;
-using base::TensorView;
-
-float element(const TensorView& view, std::int64_t index) {
-  switch (view.dtype) {
-    case DType::kBF16:
-      return numerics::to_float(view.as<const numerics::Bf16>()[index]);
-    case DType::kF16:
-      return numerics::to_float(view.as<const numerics::Fp16>()[index]);
-    default:
-      return view.as<const float>()[index];
-  }
+TensorError& TensorError::operator+=(const TensorError& other) {
+  elements += other.elements;
+  zero_codes += other.zero_codes;
+  scales += other.scales;
+  saturated_scales += other.saturated_scales;
+  signal += other.signal;
+  noise += other.noise;
+  const auto larger = [](double a, double b) { return std::isnan(b) || b > a ? b : a; };
+  max_abs = larger(max_abs, other.max_abs);
+  max_relative = larger(max_relative, other.max_relative);
+  return *this;
 }
-
-// One row; `restored` and `codes` are that row's, `first` its first element in `original`.
-TensorError row_error(const float* restored, const std::uint8_t* codes, const TensorView& original,
-                      std::int64_t first, std::int64_t columns) {
-  TensorError error;
-  for (std::int64_t i = 0; i < columns; ++i) {
-    const double x = element(original, first + i);
-    const double difference = static_cast<double>(restored[i]) - x;
-    error.signal += x * x;
-    error.noise += difference * difference;
-    error.max_abs = std::max(error.max_abs, std::fabs(difference));
-  }
-  for (std::int64_t i = 0; i < columns / 2; ++i) {
-    error.zero_codes += ((codes[i] & 0x07) == 0) + ((codes[i] & 0x70) == 0);
-  }
-  return error;
-}
-
-}  // namespace
 
 double TensorError::sqnr_db() const {
   if (noise == 0) return std::numeric_limits<double>::infinity();
@@ -55,44 +28,53 @@ double TensorError::zero_share() const {
   return elements == 0 ? 0 : static_cast<double>(zero_codes) / static_cast<double>(elements);
 }
 
-base::Result<TensorError> tensor_error(const formats::PackedTensor& packed,
-                                       const TensorView& original, int num_threads) {
-  const std::int64_t rows = packed.rows, columns = packed.columns;
-  if (packed.format == formats::Format::kFp8) {
-    return base::invalid_argument("packed", "nvfp4 or mxfp4", "fp8");
-  }
-  if (!base::is_float(original.dtype) || !original.is_contiguous() ||
-      original.numel() != rows * columns) {
-    return base::invalid_argument("original", "contiguous floats of the packed shape",
-                                  base::shape_string(original));
-  }
-  std::vector<float> restored(static_cast<std::size_t>(rows * columns));
-  ops::DequantizeArgs args;
-  args.packed = packed;
-  args.x = TensorView(restored.data(), DType::kF32, {rows, columns});
-  base::Execution execution;
-  execution.num_threads = num_threads;
-  HALFBYTE_RETURN_IF_ERROR(ops::dequantize(args, execution));
+double TensorError::saturated_share() const {
+  return scales == 0 ? 0 : static_cast<double>(saturated_scales) / static_cast<double>(scales);
+}
 
-  // A sum a row, then the rows in order: the number of threads does not show.
-  std::vector<TensorError> of_row(static_cast<std::size_t>(rows));
-  const std::int64_t code_stride = packed.codes.strides[0];
-#pragma omp parallel for schedule(static) \
-    num_threads(num_threads > 0 ? num_threads : omp_get_max_threads())
-  for (std::int64_t row = 0; row < rows; ++row) {
-    of_row[static_cast<std::size_t>(row)] = row_error(
-        restored.data() + row * columns, packed.codes.as<const std::uint8_t>() + row * code_stride,
-        original, row * columns, columns);
+TensorError float_error(std::span<const float> original, std::span<const float> restored,
+                        bool relative) {
+  // Independent lanes, so that the compiler may use vectors without changing a sum.
+  constexpr std::size_t kLanes = 8;
+  double signal[kLanes] = {}, noise[kLanes] = {}, max_abs[kLanes] = {};
+  const std::size_t count = original.size();
+  const float *x = original.data(), *y = restored.data();
+  const auto add = [&](std::size_t i, std::size_t lane) {
+    const double value = x[i];
+    const double difference = static_cast<double>(y[i]) - value;
+    const double size = std::fabs(difference);
+    signal[lane] += value * value;
+    noise[lane] += difference * difference;
+    max_abs[lane] = size > max_abs[lane] ? size : max_abs[lane];
+  };
+  const std::size_t whole = count / kLanes * kLanes;
+  for (std::size_t i = 0; i < whole; i += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) add(i + lane, lane);
   }
-  TensorError total;
-  total.elements = rows * columns;
-  for (const TensorError& row : of_row) {
-    total.zero_codes += row.zero_codes;
-    total.signal += row.signal;
-    total.noise += row.noise;
-    total.max_abs = std::max(total.max_abs, row.max_abs);
+  for (std::size_t i = whole; i < count; ++i) add(i, i - whole);
+  TensorError error;
+  error.elements = static_cast<std::int64_t>(count);
+  for (std::size_t lane = 0; lane < kLanes; ++lane) {
+    error.signal += signal[lane];
+    error.noise += noise[lane];
+    error.max_abs = std::max(error.max_abs, max_abs[lane]);
   }
-  return total;
+  if (std::isnan(error.noise)) error.max_abs = error.noise;
+  for (std::size_t i = 0; relative && i < count; ++i) {
+    const double value = std::fabs(static_cast<double>(x[i]));
+    const double difference = std::fabs(static_cast<double>(y[i]) - static_cast<double>(x[i]));
+    // difference / value > the largest, without a division for most elements
+    if (difference > error.max_relative * value && value > 0) {
+      error.max_relative = difference / value;
+    }
+  }
+  return error;
+}
+
+std::int64_t count_zero_codes(std::span<const std::uint8_t> codes) {
+  std::int64_t zeros = 0;
+  for (const std::uint8_t code : codes) zeros += ((code & 0x07) == 0) + ((code & 0x70) == 0);
+  return zeros;
 }
 
 }  // namespace halfbyte::checkpoint

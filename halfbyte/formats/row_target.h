@@ -19,6 +19,24 @@ struct ScaleArray {
   ScaleLayout layout = ScaleLayout::kLinear;
 };
 
+// Where [begin, end) of `groups` contiguous ranges a value lies: the one that holds it, or -1.
+// offsets: groups + 1 values, each range from its own to the next. Reads no further whatever the
+// offsets are: in device memory nobody has looked at them.
+HALFBYTE_HD std::int64_t group_of(const std::int32_t* offsets, std::int64_t groups,
+                                  std::int64_t value) {
+  std::int64_t low = 0, high = groups;  // the last offset <= value is in [low, high]
+  if (value < offsets[0]) return -1;
+  while (low < high) {
+    const std::int64_t middle = (low + high + 1) / 2;
+    if (offsets[middle] <= value) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low < groups ? low : -1;
+}
+
 struct RowTarget {
   Format format = Format::kNvfp4;
   ScaleMode mode = ScaleMode::kTensor;
@@ -43,9 +61,38 @@ struct RowTarget {
   float* computed_decode = nullptr;
   float* row_scale = nullptr;  // decode scales [rows]
 
+  // Rows sorted by group (mixture of experts): group e has the rows from row_offsets[e] to the next
+  // offset, its scales lie from row scale_row_offsets[e] of the scale arrays on, and `given` has
+  // one value a group (given_stride elements between). groups == 0: row m's scales are row m.
+  std::int64_t groups = 0;
+  const std::int32_t* row_offsets = nullptr;        // groups + 1
+  const std::int32_t* scale_row_offsets = nullptr;  // groups + 1
+  std::int64_t scale_rows = 0;                      // rows of the scale arrays, without padding
+
   HALFBYTE_HD std::int64_t scale_columns() const { return columns / block_elements(format); }
   HALFBYTE_HD float given_scale(std::int64_t row) const {
-    return given != nullptr ? given[row * given_stride] : given_value;
+    if (given == nullptr) return given_value;
+    if (groups == 0) return given[row * given_stride];
+    const std::int64_t group = group_of(row_offsets, groups, row);
+    return given[(group < 0 ? 0 : group) * given_stride];
+  }
+
+  // The row of the scale arrays that a row has; -1: it is in no group, and is quantized as a row of
+  // zeros without block scales.
+  HALFBYTE_HD std::int64_t scale_row(std::int64_t row) const {
+    if (groups == 0) return row;
+    const std::int64_t group = group_of(row_offsets, groups, row);
+    if (group < 0) return -1;
+    const std::int64_t found = scale_row_offsets[group] + (row - row_offsets[group]);
+    return found >= 0 && found < scale_rows ? found : -1;
+  }
+  // Whether a row of the scale arrays has a row of y, and so scales.
+  HALFBYTE_HD bool has_scales(std::int64_t scale_row) const {
+    if (groups == 0) return scale_row < rows;
+    const std::int64_t group = group_of(scale_row_offsets, groups, scale_row);
+    if (group < 0) return false;
+    const std::int64_t row = row_offsets[group] + (scale_row - scale_row_offsets[group]);
+    return row < row_offsets[group + 1] && row < rows;
   }
 
   // The NVFP4 scale of a row; `row_amax` is read in mode kRow only.
@@ -64,21 +111,22 @@ struct RowTarget {
                                    : fp8_scale_given(given_scale(row));
   }
 
-  // Stores the scale of block k of a row in every array that is wanted.
-  HALFBYTE_HD void put_scale(std::int64_t row, std::int64_t k, std::uint8_t code) const {
+  // Stores the scale of block k of a row of the scale arrays in each that is wanted.
+  HALFBYTE_HD void put_scale(std::int64_t scale_row, std::int64_t k, std::uint8_t code) const {
     for (const ScaleArray& array : scales) {
       if (array.data != nullptr) {
-        array.data[scale_offset(array.layout, row, k, scale_columns())] = code;
+        array.data[scale_offset(array.layout, scale_row, k, scale_columns())] = code;
       }
     }
   }
 
   // Writes the zero padding of a row of the scale arrays: the columns past the last scale, or the
-  // whole row where row >= rows. `first` and `step` split the columns among threads.
+  // whole row where no row of y has its scales there. `first` and `step` split the columns among
+  // threads.
   HALFBYTE_HD void pad_row(std::int64_t row, std::int64_t first = 0, std::int64_t step = 1) const {
     for (const ScaleArray& array : scales) {
-      if (array.data == nullptr || row >= padded_scale_rows(array.layout, rows)) continue;
-      const std::int64_t begin = row < rows ? scale_columns() : 0;
+      if (array.data == nullptr || row >= padded_scale_rows(array.layout, scale_rows)) continue;
+      const std::int64_t begin = has_scales(row) ? scale_columns() : 0;
       const std::int64_t end = padded_scale_columns(array.layout, scale_columns());
       for (std::int64_t k = begin + first; k < end; k += step) {
         array.data[scale_offset(array.layout, row, k, scale_columns())] = 0;
@@ -86,11 +134,12 @@ struct RowTarget {
     }
   }
 
-  // Rows that have scales or padding in any of the two arrays; at least `rows`.
+  // Rows of y, or of scales or padding in any of the two arrays, whichever are more.
   HALFBYTE_HD std::int64_t padded_rows() const {
     std::int64_t most = rows;
     for (const ScaleArray& array : scales) {
-      const std::int64_t padded = array.data == nullptr ? 0 : padded_scale_rows(array.layout, rows);
+      const std::int64_t padded =
+          array.data == nullptr ? 0 : padded_scale_rows(array.layout, scale_rows);
       most = padded > most ? padded : most;
     }
     return most;

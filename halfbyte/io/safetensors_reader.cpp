@@ -57,6 +57,10 @@ Result<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
   return opened;
 }
 
+void SafetensorsFile::expect_random_reads() const {
+  if (mapping_) ::madvise(mapping_.get(), mapping_.get_deleter().bytes, MADV_RANDOM);
+}
+
 Result<base::TensorView> SafetensorsFile::as_view(const SafetensorsEntry& entry) const {
   Result<base::TensorView> view = io::as_view(entry);
   if (!view.ok()) return Status{view.status().code(), path_ + ": " + view.status().message()};
@@ -96,6 +100,14 @@ Result<base::TensorView> as_view(const SafetensorsEntry& entry) {
                        "data " + std::to_string(misaligned) + " bytes off");
   }
   return view;
+}
+
+void release_pages(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
+  static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const std::uintptr_t before = reinterpret_cast<std::uintptr_t>(bytes.data()) % page;
+  // A private mapping that is only read has no page of its own to lose.
+  ::madvise(const_cast<std::byte*>(bytes.data()) - before, bytes.size() + before, MADV_DONTNEED);
 }
 
 }  // namespace halfbyte::io

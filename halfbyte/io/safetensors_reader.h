@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,9 @@ class SafetensorsFile {
   // nullptr when there is no such tensor.
   const SafetensorsEntry* find(std::string_view name) const { return header_.find(name); }
 
+  // Tells the system not to read ahead: for a few samples of a large file.
+  void expect_random_reads() const;
+
   // as_view() below, its errors prefixed with the file.
   base::Result<base::TensorView> as_view(const SafetensorsEntry& entry) const;
 
@@ -49,5 +53,9 @@ class SafetensorsFile {
 // dimensions, F4 whose last dimension is odd, data not aligned to its element (the format promises
 // no alignment: copy entry.bytes() to aligned memory instead).
 base::Result<base::TensorView> as_view(const SafetensorsEntry& entry);
+
+// Gives the resident pages of a mapped file's bytes back to the system; reading them again maps
+// them again. Keeps the peak memory of a pass over a large file small.
+void release_pages(std::span<const std::byte> bytes);
 
 }  // namespace halfbyte::io

@@ -15,14 +15,9 @@
 #include "halfbyte/base/tensor_view.h"
 #include "halfbyte/io/safetensors_dtype.h"
 #include "halfbyte/io/safetensors_header.h"
+#include "halfbyte/io/safetensors_layout.h"
 
 namespace halfbyte::io {
-
-struct SafetensorsDeclaration {
-  std::string name;
-  SafetensorsDType dtype = SafetensorsDType::kU8;
-  std::vector<std::int64_t> shape;  // in elements, also where they are narrower than a byte
-};
 
 struct SafetensorsWriteOptions {
   bool overwrite = true;  // false: a target that exists is an error, checked again at finish()
@@ -33,9 +28,8 @@ struct SafetensorsWriteOptions {
 // section starts at a multiple of 8. A tensor is therefore aligned to its element when those
 // before it are: a caller who wants that for all declares wide dtypes first.
 //
-// Data goes to `.<name>.tmp-<pid>-<n>` in the target's folder. finish() renames it; an I/O error or
-// the destructor without finish() removes it. A killed process leaves at most that temporary file.
-// Movable; not safe to call from two threads at once.
+// Data goes to a temporary file (atomic_file.h). finish() renames it; an I/O error or the
+// destructor without finish() removes it. Movable; not safe to call from two threads at once.
 class SafetensorsWriter {
  public:
   // Creates the temporary file and writes the header. A target that is a symbolic link is replaced,

@@ -154,9 +154,10 @@ HWY_INLINE void encode_ordinary(const T* y, const ChunkScales& scales, std::uint
   }
 }
 
-// The same where a value or a factor may be NaN.
+// The same where a value or a factor may be NaN; seldom, so once in the object file.
 template <class T, int kBlock>
-HWY_INLINE void encode_special(const T* y, const ChunkScales& scales, std::uint8_t* codes) {
+static HWY_NOINLINE void encode_special(const T* y, const ChunkScales& scales,
+                                        std::uint8_t* codes) {
   for (int i = 0; i < kChunkBlocks * kBlock; i += static_cast<int>(kPairElems)) {
     const Vf factor = block_factors<kBlock>(scales.reciprocal + i / kBlock);
     const Pair pair = load_pair(y + i);
@@ -189,18 +190,27 @@ class RowQuantizer {
   template <class T, class Make>
   HWY_INLINE void quantize_made(std::int64_t row, float row_amax, const Make& make) const {
     std::uint8_t* codes = target_.codes + target_.code_rows.offset(row);
+    const std::int64_t scale_row = target_.scale_row(row);
+    if (HWY_UNLIKELY(scale_row < 0)) {  // of no group: a row of zeros, without block scales
+      std::memset(codes, 0,
+                  static_cast<std::size_t>(formats::code_bytes(target_.format, target_.columns)));
+      if (target_.mode == ScaleMode::kRow) {
+        target_.row_scale[row] = formats::nvfp4_scale_from_amax(0.0f, target_.scale_rule).decode;
+      }
+      return;
+    }
     if (target_.format == Format::kNvfp4) {
       const formats::Nvfp4Scale scale = target_.nvfp4_scale(row, row_amax);
       const bool ordinary = !scale.poisoned && row_quantizer_detail::is_ordinary(scale.encode) &&
                             row_quantizer_detail::is_ordinary(scale.decode);
       if (target_.mode == ScaleMode::kRow) target_.row_scale[row] = scale.decode;
-      quantize_fp4<T, formats::kNvfp4Block>(row, make, codes,
+      quantize_fp4<T, formats::kNvfp4Block>(scale_row, make, codes,
                                             [&](Chunk& chunk) HALFBYTE_INLINE_LAMBDA {
                                               return nvfp4_scales(scale, ordinary, chunk);
                                             });
     } else if (target_.format == Format::kMxfp4) {
       quantize_fp4<T, formats::kMxfp4Block>(
-          row, make, codes,
+          scale_row, make, codes,
           [&](Chunk& chunk) HALFBYTE_INLINE_LAMBDA { return mxfp4_scales(chunk); });
     } else {
       const formats::Fp8Scale scale = target_.fp8_scale(row, row_amax);
@@ -221,7 +231,7 @@ class RowQuantizer {
   // The scales of a chunk take a long chain of dependent operations, so those of the next chunk are
   // begun before this one is encoded.
   template <class T, int kBlock, class Make, class ScalesOf>
-  HWY_INLINE void quantize_fp4(std::int64_t row, const Make& make, std::uint8_t* codes,
+  HWY_INLINE void quantize_fp4(std::int64_t scale_row, const Make& make, std::uint8_t* codes,
                                const ScalesOf& scales_of) const {
     constexpr int kElems = kChunkBlocks * kBlock;
     const std::int64_t whole = blocks_ / kChunkBlocks;
@@ -233,11 +243,12 @@ class RowQuantizer {
       y[c % 2] = make(c * kElems, kElems, buffers[c % 2]);
       ordinary[c % 2] = prepare_chunk<T, kBlock>(y[c % 2], chunks[c % 2], scales_of);
     };
-    if (whole > 0) prepare(0);
-    for (std::int64_t c = 0; c < whole; ++c) {
-      if (c + 1 < whole) prepare(c + 1);
-      encode_chunk<T, kBlock>(y[c % 2], chunks[c % 2], ordinary[c % 2], codes + c * kElems / 2);
-      store_scales(row, c * kChunkBlocks, kChunkBlocks, chunks[c % 2].code);
+    for (std::int64_t c = 0; c <= whole; ++c) {
+      if (c < whole) prepare(c);
+      if (c == 0) continue;
+      const std::int64_t b = c - 1;
+      encode_chunk<T, kBlock>(y[b % 2], chunks[b % 2], ordinary[b % 2], codes + b * kElems / 2);
+      store_scales(scale_row, b * kChunkBlocks, kChunkBlocks, chunks[b % 2].code);
     }
     const int left = static_cast<int>(blocks_ - whole * kChunkBlocks);
     if (left == 0) return;
@@ -251,7 +262,7 @@ class RowQuantizer {
     encode_chunk<T, kBlock>(buffers[0], chunks[0], last_ordinary, last_codes);
     std::memcpy(codes + whole * kElems / 2, last_codes,
                 static_cast<std::size_t>(left) * kBlock / 2);
-    store_scales(row, whole * kChunkBlocks, left, chunks[0].code);
+    store_scales(scale_row, whole * kChunkBlocks, left, chunks[0].code);
   }
 
   template <class T, int kBlock, class ScalesOf>
@@ -313,15 +324,15 @@ class RowQuantizer {
     return !nan;
   }
 
-  HWY_INLINE void store_scales(std::int64_t row, std::int64_t k, int count,
+  HWY_INLINE void store_scales(std::int64_t scale_row, std::int64_t k, int count,
                                const std::uint8_t* code) const {
     for (const formats::ScaleArray& array : target_.scales) {
-      if (array.data != nullptr) store_scales(array, row, k, count, code);
+      if (array.data != nullptr) store_scales(array, scale_row, k, count, code);
     }
   }
 
-  // Scales k .. k + count - 1 of a row; k is a multiple of four, and four lie together in every
-  // layout.
+  // Scales k .. k + count - 1 of a row of the array; k is a multiple of four, and four lie together
+  // in every layout.
   HWY_INLINE void store_scales(const formats::ScaleArray& array, std::int64_t row, std::int64_t k,
                                int count, const std::uint8_t* code) const {
     std::uint8_t* out = array.data + formats::scale_offset(array.layout, row, k, blocks_);

@@ -52,7 +52,8 @@ __device__ inline void put_fp4_codes(const float (&y)[kVectorElems], float recip
 }
 
 template <class Source>
-__device__ void quantize_row_nvfp4(const RowTarget& target, std::int64_t row, float amax_of_row,
+__device__ void quantize_row_nvfp4(const RowTarget& target, std::int64_t row,
+                                   std::int64_t scale_row, float amax_of_row,
                                    const Source& source) {
   const formats::Nvfp4Scale scale = target.nvfp4_scale(row, amax_of_row);
   std::uint8_t* codes = target.codes + target.code_rows.offset(row);
@@ -62,14 +63,14 @@ __device__ void quantize_row_nvfp4(const RowTarget& target, std::int64_t row, fl
     const float amax = numerics::bits_float(amax_bits(y));
     const std::uint8_t code = formats::nvfp4_block_scale(amax, scale, target.scale_rule);
     put_fp4_codes(y, formats::nvfp4_reciprocal(code, scale), codes + k * 8);
-    target.put_scale(row, k, code);
+    target.put_scale(scale_row, k, code);
   }
   if (target.mode == ScaleMode::kRow && threadIdx.x == 0) target.row_scale[row] = scale.decode;
 }
 
 template <class Source>
 __device__ void quantize_row_mxfp4(const RowTarget& target, std::int64_t row,
-                                   const Source& source) {
+                                   std::int64_t scale_row, const Source& source) {
   std::uint8_t* codes = target.codes + target.code_rows.offset(row);
   for (std::int64_t k = threadIdx.x; k < target.scale_columns(); k += blockDim.x) {
     float low[kVectorElems], high[kVectorElems];
@@ -80,7 +81,7 @@ __device__ void quantize_row_mxfp4(const RowTarget& target, std::int64_t row,
     const float reciprocal = formats::mxfp4_reciprocal(code);
     put_fp4_codes(low, reciprocal, codes + k * 16);
     put_fp4_codes(high, reciprocal, codes + k * 16 + 8);
-    target.put_scale(row, k, code);
+    target.put_scale(scale_row, k, code);
   }
 }
 
@@ -103,16 +104,31 @@ __device__ void quantize_row_fp8(const RowTarget& target, std::int64_t row, floa
   if (target.mode == ScaleMode::kRow && threadIdx.x == 0) target.row_scale[row] = scale.decode;
 }
 
+// A row of zeros, without block scales.
+__device__ inline void put_row_of_no_group(const RowTarget& target, std::int64_t row) {
+  std::uint8_t* codes = target.codes + target.code_rows.offset(row);
+  const std::int64_t bytes = formats::code_bytes(target.format, target.columns);
+  for (std::int64_t i = threadIdx.x; i < bytes; i += blockDim.x) codes[i] = 0;
+  if (target.mode == ScaleMode::kRow && threadIdx.x == 0) {
+    target.row_scale[row] = formats::nvfp4_scale_from_amax(0.0f, target.scale_rule).decode;
+  }
+}
+
 // All threads of the CTA call it with the same arguments; row < target.rows.
 template <class Source>
 __device__ void quantize_row(const RowTarget& target, std::int64_t row, const Source& source,
                              CollectiveScratch& scratch) {
+  const std::int64_t scale_row = target.scale_row(row);
+  if (scale_row < 0) {
+    put_row_of_no_group(target, row);
+    return;
+  }
   const float amax_of_row =
       target.mode == ScaleMode::kRow ? row_amax(source, target.columns, scratch) : 0.0f;
   if (target.format == Format::kNvfp4) {
-    quantize_row_nvfp4(target, row, amax_of_row, source);
+    quantize_row_nvfp4(target, row, scale_row, amax_of_row, source);
   } else if (target.format == Format::kMxfp4) {
-    quantize_row_mxfp4(target, row, source);
+    quantize_row_mxfp4(target, row, scale_row, source);
   } else {
     quantize_row_fp8(target, row, amax_of_row, source);
   }

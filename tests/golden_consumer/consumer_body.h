@@ -14,6 +14,7 @@
 #include "halfbyte/numerics/row_sum.h"
 #include "halfbyte/numerics/version.h"
 #include "halfbyte/ops/rope/rope_math.h"
+#include "halfbyte/ops/silu_mul/silu_mul_math.h"
 
 namespace golden {
 
@@ -21,9 +22,9 @@ namespace formats = halfbyte::formats;
 namespace numerics = halfbyte::numerics;
 
 constexpr std::uint32_t kBlocks = 65536;  // of each case
-constexpr int kCases = 7;
-constexpr const char* kNames[kCases] = {"nvfp4",   "mxfp4",  "fp8", "half",
-                                        "rmsnorm", "layout", "rope"};
+constexpr int kCases = 8;
+constexpr const char* kNames[kCases] = {"nvfp4",   "mxfp4",  "fp8",  "half",
+                                        "rmsnorm", "layout", "rope", "silu_mul"};
 
 struct Fnv1a {
   std::uint64_t hash = 0xCBF29CE484222325u;
@@ -205,6 +206,26 @@ HALFBYTE_HD void rope(Random& random, Fnv1a& hash) {
   }
 }
 
+HALFBYTE_HD void silu_mul(Random& random, Fnv1a& hash) {
+  float x[32];
+  fill(random, x, 32);
+  halfbyte::ops::SiluMulRule rule;
+  rule.alpha = random.next() % 2 == 0 ? 1.0f : 1.702f;
+  rule.up_bias = random.next() % 2 == 0 ? 0.0f : 1.0f;
+  if (random.next() % 2 == 0) rule.clamp = 7.0f;
+  if (random.next() % 2 == 0) rule.rounding = halfbyte::ops::Rounding::kHuggingFace;
+  for (int i = 0; i < 16; ++i) {
+    const float near = random.near(127, 6);  // exp neither 0 nor Inf
+    hash.number(numerics::exp(x[i]));
+    hash.number(numerics::exp(near));
+    hash.number(halfbyte::ops::silu_mul_apply<float>(near, x[i], rule));
+    hash.number(
+        numerics::to_float(halfbyte::ops::silu_mul_apply<numerics::Bf16>(x[i], x[16 + i], rule)));
+    hash.number(
+        numerics::to_float(halfbyte::ops::silu_mul_apply<numerics::Fp16>(near, x[16 + i], rule)));
+  }
+}
+
 // The hash of one block of one case.
 HALFBYTE_HD std::uint64_t block_hash(int which, std::uint32_t block) {
   Random random{(static_cast<std::uint64_t>(which) << 32) | block};
@@ -232,7 +253,7 @@ HALFBYTE_HD std::uint64_t block_hash(int which, std::uint32_t block) {
     case 5:
       layout(random, hash);
       break;
-    default:
+    case 6:
       if (block % 4 == 0) {
         rope<numerics::Bf16>(random, hash);
       } else if (block % 4 == 1) {
@@ -240,6 +261,9 @@ HALFBYTE_HD std::uint64_t block_hash(int which, std::uint32_t block) {
       } else {
         rope<float>(random, hash);
       }
+      break;
+    default:
+      silu_mul(random, hash);
       break;
   }
   return hash.hash;

@@ -5,6 +5,7 @@ bit-exact: the same bits on every CPU, GPU, batch size and number of threads (do
 
     packed = halfbyte.quantize(x, scale="row")                    # NVFP4, one pass
     packed = halfbyte.rmsnorm_quantize(x, weight, residual)       # residual is updated in place
+    y = halfbyte.silu_mul(gate_up)                                # and silu_mul_quantize
     x = halfbyte.dequantize(packed.codes, packed.scales, decode_scale=packed.row_scale)
     cos, sin = halfbyte.rope_table(8192, 128, theta=500000.0)     # once, on the CPU
     halfbyte.rope_(q, positions, cos, sin)                        # in place; rope() is not
@@ -24,6 +25,7 @@ from torch import Tensor
 from halfbyte import _library
 from halfbyte import _operators as _operators  # registers torch.ops.halfbyte
 from halfbyte._rope import rope, rope_, rope_table
+from halfbyte import _silu_mul as _silu_mul
 
 __version__ = _library.version()
 numerics_version = _library.numerics_version()
@@ -40,6 +42,8 @@ __all__ = [
     "rope",
     "rope_",
     "rope_table",
+    "silu_mul",
+    "silu_mul_quantize",
 ]
 
 
@@ -158,6 +162,75 @@ def rmsnorm_quantize(
         mx_rule=mx_rule,
     )
     return _named(out, y if normed else None, format, second_layout, scale)
+
+
+def silu_mul(
+    gate_up: Tensor,
+    *,
+    interleave: int = 0,
+    clamp: float | None = None,
+    alpha: float = 1.0,
+    up_bias: float = 0.0,
+    rounding: str = "float32",
+) -> Tensor:
+    """gate * sigmoid(alpha * gate) * (up + up_bias), [.., I], for gate_up [.., 2I]: float32,
+    float16 or bfloat16, its last dimension dense. Any row stride and M = 0 are fine.
+
+    interleave  0: gate and up are the halves of the last dimension; 1 or 8: they alternate in
+                groups of so many, gate group first
+    clamp       gate is at most clamp, up within -clamp .. clamp; finite, > 0
+    rounding    "float32": rounded to gate_up's type once, at the end; "huggingface": before the
+                multiplication by up too
+
+    gpt-oss: interleave=1, clamp=7.0, alpha=1.702, up_bias=1.0.
+    """
+    return torch.ops.halfbyte.silu_mul(
+        gate_up,
+        interleave=interleave,
+        clamp=clamp,
+        alpha=alpha,
+        up_bias=up_bias,
+        rounding=rounding,
+    )
+
+
+def silu_mul_quantize(
+    gate_up: Tensor,
+    global_scale: Tensor | None = None,
+    decode_scale: Tensor | None = None,
+    *,
+    interleave: int = 0,
+    clamp: float | None = None,
+    alpha: float = 1.0,
+    up_bias: float = 0.0,
+    rounding: str = "float32",
+    format: str = "nvfp4",
+    layout: str = "linear",
+    second_layout: str | None = None,
+    scale: str = "tensor",
+    mx_rule: str = "round_up",
+) -> Quantized:
+    """silu_mul and quantize in one pass; the bits are those of the two one by one.
+
+    The activation's options are those of silu_mul, the quantization's those of quantize, where H
+    is I: the columns of y.
+    """
+    out = torch.ops.halfbyte.silu_mul_quantize(
+        gate_up,
+        global_scale,
+        decode_scale,
+        interleave=interleave,
+        clamp=clamp,
+        alpha=alpha,
+        up_bias=up_bias,
+        rounding=rounding,
+        format=format,
+        layout=layout,
+        second_layout=second_layout,
+        scale=scale,
+        mx_rule=mx_rule,
+    )
+    return _named(out, None, format, second_layout, scale)
 
 
 def dequantize(

@@ -144,6 +144,38 @@ class RmsNormQuantizeArgs(_Sized):
     ]
 
 
+class Activation(_Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("interleave", c_int32),
+        ("clamp", c_float),
+        ("alpha", c_float),
+        ("up_bias", c_float),
+        ("rounding", c_int32),
+    ]
+
+
+class SiluMulArgs(_Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("gate_up", c_void_p),
+        ("activation", c_void_p),
+        ("y", c_void_p),
+    ]
+
+
+class SiluMulQuantizeArgs(_Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("gate_up", c_void_p),
+        ("activation", c_void_p),
+        ("global_scale", c_void_p),
+        ("decode_scale", c_void_p),
+        ("spec", c_void_p),
+        ("out", c_void_p),
+    ]
+
+
 def tensor(operator: str, argument: str, value: torch.Tensor | None) -> Tensor | None:
     """A borrowed view of `value`, which must outlive it."""
     if value is None:
@@ -219,7 +251,14 @@ def _load() -> ctypes.CDLL:
     library.halfbyte_workspace_bytes.restype = c_uint64
     library.halfbyte_rope_table.argtypes = [c_void_p]
     library.halfbyte_rope_table.restype = c_int
-    for operator in ("quantize", "dequantize", "rmsnorm_quantize", "rope"):
+    for operator in (
+        "quantize",
+        "dequantize",
+        "rmsnorm_quantize",
+        "silu_mul",
+        "silu_mul_quantize",
+        "rope",
+    ):
         function = getattr(library, "halfbyte_" + operator)
         function.argtypes = [c_void_p, c_void_p]
         function.restype = c_int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -110,9 +111,13 @@ def _allocate(operator: str, x: Tensor, options: Options) -> Outputs:
             f"{operator}: x: expected a last dimension that is a positive multiple of {block} "
             f"({options.format} blocks), got {columns}"
         )
-    rows = math.prod(leading)
+    return _outputs(leading, columns, x.device, options)
 
-    empty = functools.partial(torch.empty, device=x.device)
+
+def _outputs(leading: list[int], columns: int, device: torch.device, options: Options) -> Outputs:
+    block = _BLOCK[options.format]
+    rows = math.prod(leading)
+    empty = functools.partial(torch.empty, device=device)
     has_scales = options.format != "fp8"
     second = options.second_layout if has_scales else None
 
@@ -311,12 +316,18 @@ def _dequantize_fake(
 
 
 _registry = torch.library.Library("halfbyte", "DEF")
+
+
+def _register(name: str, schema: str, real: Callable, fake: Callable) -> None:
+    _registry.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _registry.impl(name, real, "CPU")
+    _registry.impl(name, real, "CUDA")
+    torch.library.register_fake(f"halfbyte::{name}", fake, lib=_registry)
+
+
 for _name, _real, _fake in (
     ("quantize", _quantize, _quantize_fake),
     ("rmsnorm_quantize", _rmsnorm_quantize, _rmsnorm_quantize_fake),
     ("dequantize", _dequantize, _dequantize_fake),
 ):
-    _registry.define(_name + _SCHEMAS[_name], tags=(torch.Tag.pt2_compliant_tag,))
-    _registry.impl(_name, _real, "CPU")
-    _registry.impl(_name, _real, "CUDA")
-    torch.library.register_fake(f"halfbyte::{_name}", _fake, lib=_registry)
+    _register(_name, _SCHEMAS[_name], _real, _fake)

@@ -1,4 +1,4 @@
-"""docs/numerics.md once more, in NumPy: NVFP4 with a tensor scale, RMSNorm, layouts.
+"""docs/numerics.md once more, in NumPy: NVFP4 with a tensor scale, RMSNorm, SiLU · mul, layouts.
 
 Written from the document, not from the C++; E4M3 comes from torch's own conversion.
 """
@@ -129,3 +129,45 @@ def rmsnorm(
         scaled = rounded(scaled)
     y = torch.from_numpy(scaled * w).to(kind).reshape(x.shape)
     return y, torch.from_numpy(h).to(kind).reshape(x.shape)
+
+
+@np.errstate(all="ignore")
+def exp(x: np.ndarray) -> np.ndarray:
+    """The project's exponential of fp32 values; 2^n p is exact in fp64, so it is rounded once."""
+
+    def number(text: str) -> np.ndarray:
+        return np.full_like(x, float.fromhex(text))
+
+    x = np.where(np.isnan(x), x, np.clip(x, F32(-104), F32(104)))
+    shift = number("0x1.80000000p+23") + F32(254)
+    n = _fma(x, number("0x1.715476p+0"), shift) - shift
+    r = _fma(n, -number("0x1.62e43p-1"), x)
+    r = _fma(n, -number("-0x1.05c61p-29"), r)
+    p = number("0x1.6a23dp-10")
+    for c in ("0x1.123a2p-7", "0x1.5558f2p-5", "0x1.555492p-3", "0x1.fffffcp-2", "1", "1"):
+        p = _fma(p, r, number(c))
+    return np.ldexp(p.astype(np.float64), np.nan_to_num(n).astype(np.int64)).astype(F32)
+
+
+@np.errstate(all="ignore")
+def silu_mul(
+    gate_up: torch.Tensor,
+    interleave: int = 0,
+    clamp: float | None = None,
+    alpha: float = 1.0,
+    up_bias: float = 0.0,
+    rounding: str = "float32",
+) -> torch.Tensor:
+    kind = gate_up.dtype
+    columns = gate_up.shape[-1] // 2
+    groups = gate_up.float().numpy().reshape(-1, 2, interleave or columns)
+    shape = (*gate_up.shape[:-1], columns)
+    gate, up = (np.ascontiguousarray(groups[:, i]).reshape(shape) for i in (0, 1))
+    if clamp is not None:
+        gate = np.minimum(gate, F32(clamp))  # NaN propagates
+        up = np.maximum(np.minimum(up, F32(clamp)), F32(-clamp))
+    s = gate * (F32(1) / (F32(1) + exp(-(F32(alpha) * gate))))
+    if rounding == "huggingface":
+        s = torch.from_numpy(s).to(kind).float().numpy()
+    u = up + F32(up_bias) if up_bias != 0 else up
+    return torch.from_numpy(s * u).to(kind)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes corpus/: small safetensors files, valid and malformed, one a rule (fuzz/run.sh runs them)."""
+"""Writes corpus/ and index_corpus/: small safetensors files and indexes, valid and malformed, one a
+rule (fuzz/run.sh runs them)."""
 
 import json
 import pathlib
@@ -75,8 +76,44 @@ CORPUS = {
     "bad_nesting": file(b'{"a":' + b"[" * 500),
 }
 
+
+def index(weight_map, **other):
+    return json.dumps({**other, "weight_map": weight_map}, ensure_ascii=False).encode()
+
+
+SHARD = "model-00001-of-00002.safetensors"
+INDEX_CORPUS = {
+    "valid": index({"a.weight": SHARD, "b": SHARD}, metadata={"total_size": 12}),
+    "valid_empty": index({}),
+    "valid_metadata": index({"a": SHARD}, metadata={"x": [1, {"y": None}], "z": 1.5}, other=True),
+    "valid_unicode": index({"模型.重み.😀": "m.safetensors"}),
+    "valid_order": b'{"weight_map":{"a":"b"},"metadata":{}}',
+    "bad_empty": b"",
+    "bad_array": b"[]",
+    "bad_string": b'"weight_map"',
+    "bad_no_map": b'{"metadata":{"weight_map":{}}}',
+    "bad_map_type": b'{"weight_map":[{"a":"b"}]}',
+    "bad_value": b'{"weight_map":{"a":1}}',
+    "bad_value_object": b'{"weight_map":{"a":{"b":"c"}}}',
+    "bad_duplicate": b'{"weight_map":{"a":"b","a":"c"}}',
+    "bad_two_maps": b'{"weight_map":{"a":"b"},"weight_map":{}}',
+    "bad_parent": index({"a": "../b.safetensors"}),
+    "bad_dots": index({"a": ".."}),
+    "bad_absolute": index({"a": "/etc/passwd"}),
+    "bad_nul": index({"a": "b\0c"}),
+    "bad_utf8": b'{"weight_map":{"\xff":"b"}}',
+    "bad_bom": b"\xef\xbb\xbf{}",
+    "bad_nesting": b'{"metadata":' + b"[" * 500,
+    "bad_truncated": b'{"weight_map":{"a":"b"',
+    "bad_trailing": b'{"weight_map":{}}{}',
+}
+
 if __name__ == "__main__":
     folder = pathlib.Path(__file__).parent / "corpus"
     folder.mkdir(exist_ok=True)
     for name, content in CORPUS.items():
         (folder / f"{name}.safetensors").write_bytes(content)
+    folder = pathlib.Path(__file__).parent / "index_corpus"
+    folder.mkdir(exist_ok=True)
+    for name, content in INDEX_CORPUS.items():
+        (folder / f"{name}.json").write_bytes(content)

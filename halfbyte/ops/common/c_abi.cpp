@@ -235,6 +235,18 @@ Status read_quantization(const halfbyte_quantize_spec* spec, const halfbyte_quan
   return read_tensor("out.decode_scale", o.decode_scale, to_out.decode_scale);
 }
 
+Status read_row_groups(const halfbyte_row_groups* from, RowGroups& to) {
+  if (from == nullptr) return {};
+  halfbyte_row_groups groups{};
+  HALFBYTE_RETURN_IF_ERROR(read_struct("groups", from, groups));
+  if (groups.reserved != 0) {
+    return invalid_argument("groups: reserved", "0", std::to_string(groups.reserved));
+  }
+  to.count = groups.count;
+  HALFBYTE_RETURN_IF_ERROR(read_tensor("row_offsets", groups.row_offsets, to.row_offsets));
+  return read_tensor("scale_row_offsets", groups.scale_row_offsets, to.scale_row_offsets);
+}
+
 void set_error_message(const std::string& message) noexcept {
   try {
     last_error.storage = message;

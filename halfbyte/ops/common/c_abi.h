@@ -64,6 +64,9 @@ base::Status read_quantization(const halfbyte_quantize_spec* spec,
                                const halfbyte_tensor* decode_scale, QuantizeSpec& to_spec,
                                GivenScale& to_given, QuantizeOutputs& to_out);
 
+// NULL: no groups.
+base::Status read_row_groups(const halfbyte_row_groups* from, RowGroups& to);
+
 // What halfbyte_error_message() gives on this thread from now on; the second describes the
 // exception that is being handled.
 void set_error_message(const std::string& message) noexcept;

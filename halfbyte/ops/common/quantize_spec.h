@@ -35,6 +35,21 @@ struct GivenScale {
   TensorView decode_scale;  // FP8 decode scale, fp32 [1]; FP8 with scale = tensor needs it
 };
 
+// Rows sorted by group, such as the tokens of a mixture of experts: group e has the rows
+// row_offsets[e] .. row_offsets[e + 1] - 1 of x and the rows from scale_row_offsets[e] on of the
+// scale arrays, whose number of rows is then the caller's: R rows, the array scale_bytes(layout, R,
+// H / block). Empty groups are fine; rows of no group give codes 0 and no scales; scale rows of no
+// row are zero. Not with FP8 or scale = computed. global_scale is [1] or [count], one a group.
+//
+// On the CPU the offsets must ascend, stay within x and the scale arrays, leave each group's scales
+// room, and start each group's scales at a multiple of the layout's rows (128, 8 or 1). In device
+// memory they are not looked at; then a row whose scales would lie outside gives codes 0.
+struct RowGroups {
+  TensorView row_offsets;        // i32 [count + 1], dense, on the device of x
+  TensorView scale_row_offsets;  // the same
+  std::int64_t count = 0;        // 0: no groups, and no offsets
+};
+
 // Outputs, preallocated, on the device of x, not overlapping any other argument. For x [.., H] with
 // M rows: every byte of each is written, padding as zero.
 struct QuantizeOutputs {

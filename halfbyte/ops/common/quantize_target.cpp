@@ -1,5 +1,6 @@
 #include "halfbyte/ops/common/quantize_target.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -71,18 +72,20 @@ Status check_given_value(const char* argument, float value) {
   return invalid_argument(argument, "a finite scale > 0", std::to_string(value));
 }
 
-// One value, or one a row where `per_row` allows it.
+// One value, or one a row (a group, where there are groups) where `per_row` allows it.
 Status resolve_given(const char* argument, const TensorView& view, bool per_row,
                      base::Device device, RowTarget& target, OverlapCheck& overlap) {
   HALFBYTE_RETURN_IF_ERROR(check_dtype(argument, view, DType::kF32));
   const std::int64_t count = view.numel();
   const bool one = count == 1;
-  const bool rows = per_row && view.ndim == 1 && count == target.rows;
+  const std::int64_t most = target.groups > 0 ? target.groups : target.rows;
+  const bool rows = per_row && view.ndim == 1 && count == most;
   if (!one && !rows) {
-    return invalid_argument(
-        argument,
-        per_row ? "shape [1] or [" + std::to_string(target.rows) + "] (one a row)" : "shape [1]",
-        base::shape_string(view));
+    return invalid_argument(argument,
+                            per_row ? "shape [1] or [" + std::to_string(most) + "] (one a " +
+                                          (target.groups > 0 ? "group)" : "row)")
+                                    : "shape [1]",
+                            base::shape_string(view));
   }
   if (count == 0) return {};  // one a row, of no rows
   if (view.data == nullptr) return invalid_argument(argument, "a data pointer", "null");
@@ -142,7 +145,8 @@ Status resolve_given_scale(const QuantizeSpec& spec, const GivenScale& given, ba
 Status resolve_scale_array(const char* argument, const TensorView& view, ScaleLayout layout,
                            base::Device device, RowTarget& target, formats::ScaleArray& array,
                            OverlapCheck& overlap) {
-  const std::int64_t bytes = formats::scale_bytes(layout, target.rows, target.scale_columns());
+  const std::int64_t bytes =
+      formats::scale_bytes(layout, target.scale_rows, target.scale_columns());
   HALFBYTE_RETURN_IF_ERROR(check_array(argument, view, DType::kU8, bytes, device));
   array = {view.as<std::uint8_t>(), layout};
   overlap.writes(argument, view);
@@ -200,6 +204,81 @@ Status resolve_outputs(const QuantizeSpec& spec, const QuantizeOutputs& out, bas
   return {};
 }
 
+constexpr int layout_rows(ScaleLayout layout) {
+  return layout == ScaleLayout::k128x4 ? 128 : layout == ScaleLayout::k8x4 ? 8 : 1;
+}
+
+// What the offsets of groups must be, where the host can read them.
+Status check_offsets(const QuantizeSpec& spec, const RowTarget& target) {
+  const auto at = [](std::int64_t index, std::int64_t value) {
+    return std::to_string(value) + " at index " + std::to_string(index);
+  };
+  const int second = spec.second_layout ? layout_rows(*spec.second_layout) : 1;
+  const int unit = std::max(layout_rows(spec.layout), second);
+  for (std::int64_t e = 0; e <= target.groups; ++e) {
+    const std::int64_t row = target.row_offsets[e], scale_row = target.scale_row_offsets[e];
+    const std::int64_t rows = e == 0 ? 0 : row - target.row_offsets[e - 1];
+    if (row < 0 || rows < 0 || row > target.rows) {
+      return invalid_argument(
+          "row_offsets",
+          "ascending values from 0 to " + std::to_string(target.rows) + " (the rows of x)",
+          at(e, row));
+    }
+    const std::int64_t least = e == 0 ? 0 : target.scale_row_offsets[e - 1] + rows;
+    if (scale_row < least || scale_row > target.scale_rows) {
+      return invalid_argument("scale_row_offsets",
+                              "values from " + std::to_string(least) + " (room for the group) to " +
+                                  std::to_string(target.scale_rows) + " (the rows of scales)",
+                              at(e, scale_row));
+    }
+    if (e < target.groups && scale_row % unit != 0) {
+      return invalid_argument("scale_row_offsets",
+                              "multiples of " + std::to_string(unit) + " (the layout's rows)",
+                              at(e, scale_row));
+    }
+  }
+  return {};
+}
+
+// The groups of rows, and how many rows the scale arrays have.
+Status resolve_groups(const QuantizeSpec& spec, const RowGroups& groups, const TensorView& scales,
+                      base::Device device, RowTarget& target, OverlapCheck& overlap) {
+  target.scale_rows = target.rows;
+  if (groups.count < 0) {
+    return invalid_argument("groups.count", "0 or more", std::to_string(groups.count));
+  }
+  if (groups.count == 0) {
+    HALFBYTE_RETURN_IF_ERROR(check_absent("row_offsets", groups.row_offsets, "no groups"));
+    return check_absent("scale_row_offsets", groups.scale_row_offsets, "no groups");
+  }
+  if (!formats::has_block_scales(spec.format) || spec.scale == ScaleMode::kComputed) {
+    return invalid_argument("groups", "none",
+                            std::to_string(groups.count) + " groups with " +
+                                (spec.scale == ScaleMode::kComputed ? "scale = computed" : "fp8"));
+  }
+  const std::int64_t count = groups.count + 1;
+  HALFBYTE_RETURN_IF_ERROR(
+      check_array("row_offsets", groups.row_offsets, DType::kI32, count, device));
+  HALFBYTE_RETURN_IF_ERROR(
+      check_array("scale_row_offsets", groups.scale_row_offsets, DType::kI32, count, device));
+  target.groups = groups.count;
+  target.row_offsets = groups.row_offsets.as<const std::int32_t>();
+  target.scale_row_offsets = groups.scale_row_offsets.as<const std::int32_t>();
+  overlap.reads("row_offsets", groups.row_offsets);
+  overlap.reads("scale_row_offsets", groups.scale_row_offsets);
+
+  const std::int64_t columns = formats::padded_scale_columns(spec.layout, target.scale_columns());
+  const std::int64_t unit = columns * layout_rows(spec.layout);
+  if (!scales || scales.numel() % unit != 0) {
+    return invalid_argument("scales",
+                            "u8, a multiple of " + std::to_string(unit) + " elements (" +
+                                std::to_string(layout_rows(spec.layout)) + " rows of scales)",
+                            scales ? base::shape_string(scales) : "none");
+  }
+  target.scale_rows = scales.numel() / columns;
+  return device.type == base::DeviceType::kCpu ? check_offsets(spec, target) : Status();
+}
+
 }  // namespace
 
 Status check_format(Format format) {
@@ -230,7 +309,7 @@ base::Result<Rows> resolve_codes(const TensorView& codes, Format format, std::in
 base::Result<RowTarget> resolve_target(const QuantizeSpec& spec, const GivenScale& given,
                                        const QuantizeOutputs& out, std::int64_t rows,
                                        std::int64_t columns, base::Device device,
-                                       OverlapCheck& overlap) {
+                                       OverlapCheck& overlap, const RowGroups& groups) {
   HALFBYTE_RETURN_IF_ERROR(check_spec(spec, columns));
   RowTarget target;
   target.format = spec.format;
@@ -239,6 +318,7 @@ base::Result<RowTarget> resolve_target(const QuantizeSpec& spec, const GivenScal
   target.mx_rule = spec.mx_rule;
   target.rows = rows;
   target.columns = columns;
+  HALFBYTE_RETURN_IF_ERROR(resolve_groups(spec, groups, out.scales, device, target, overlap));
   HALFBYTE_RETURN_IF_ERROR(resolve_given_scale(spec, given, device, target, overlap));
   HALFBYTE_RETURN_IF_ERROR(resolve_outputs(spec, out, device, target, overlap));
   return target;

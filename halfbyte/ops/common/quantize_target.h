@@ -23,6 +23,7 @@ base::Result<Rows> resolve_codes(const TensorView& codes, Format format, std::in
 base::Result<formats::RowTarget> resolve_target(const QuantizeSpec& spec, const GivenScale& given,
                                                 const QuantizeOutputs& out, std::int64_t rows,
                                                 std::int64_t columns, base::Device device,
-                                                OverlapCheck& overlap);
+                                                OverlapCheck& overlap,
+                                                const RowGroups& groups = {});
 
 }  // namespace halfbyte::ops

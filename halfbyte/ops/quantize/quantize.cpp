@@ -58,8 +58,9 @@ Status run_quantize(const QuantizeArgs& args, const Execution& execution) {
 
   OverlapCheck overlap;
   overlap.reads("x", x.value());
-  Result<RowTarget> resolved = resolve_target(args.spec, args.given, args.out, x.value().map.rows,
-                                              x.value().columns, args.x.device, overlap);
+  Result<RowTarget> resolved =
+      resolve_target(args.spec, args.given, args.out, x.value().map.rows, x.value().columns,
+                     args.x.device, overlap, args.groups);
   if (!resolved.ok()) return resolved.status();
   HALFBYTE_RETURN_IF_ERROR(overlap.result());
   RowTarget& target = resolved.value();

@@ -23,6 +23,7 @@ struct QuantizeArgs {
   GivenScale given;
   QuantizeSpec spec;
   QuantizeOutputs out;
+  RowGroups groups{};
 };
 
 // x -> codes and scales. One launch on CUDA; scale = computed takes two and a workspace of

@@ -10,6 +10,7 @@ using c_abi::read_tensor;
 
 Status convert_quantize(const halfbyte_quantize_args& from, QuantizeArgs& to) {
   HALFBYTE_RETURN_IF_ERROR(read_tensor("x", from.x, to.x));
+  HALFBYTE_RETURN_IF_ERROR(c_abi::read_row_groups(from.groups, to.groups));
   return c_abi::read_quantization(from.spec, from.out, from.global_scale, from.decode_scale,
                                   to.spec, to.given, to.out);
 }

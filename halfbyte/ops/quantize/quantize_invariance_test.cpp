@@ -103,7 +103,7 @@ TEST(BadScaleInDeviceMemory, FormulasSpeak) {
       TensorSet reference = set.clone();
       formats::RowTarget target;
       target.format = format;
-      target.rows = 2, target.columns = 16;
+      target.rows = 2, target.columns = 16, target.scale_rows = 2;
       target.codes = reference.view("codes").as<std::uint8_t>();
       target.code_rows = base::row_map("codes", reference.view("codes")).value();
       if (nvfp4) target.scales[0].data = reference.view("scales").as<std::uint8_t>();

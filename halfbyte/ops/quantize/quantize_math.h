@@ -37,7 +37,18 @@ HALFBYTE_HD void put_fp4_block(const formats::RowTarget& target, std::int64_t ro
     const std::uint8_t odd = formats::e2m1_from_float(numerics::mul_rn(y(column + 1), reciprocal));
     codes[i / 2] = formats::e2m1_pack(even, odd);
   }
-  target.put_scale(row, k, scale);
+  target.put_scale(target.scale_row(row), k, scale);
+}
+
+// A row of zeros, without block scales.
+HALFBYTE_HD void put_row_of_no_group(const formats::RowTarget& target, std::int64_t row) {
+  std::uint8_t* codes = target.codes + target.code_rows.offset(row);
+  for (std::int64_t i = 0; i < formats::code_bytes(target.format, target.columns); ++i) {
+    codes[i] = 0;
+  }
+  if (target.mode == formats::ScaleMode::kRow) {
+    target.row_scale[row] = formats::nvfp4_scale_from_amax(0.0f, target.scale_rule).decode;
+  }
 }
 
 }  // namespace quantize_detail
@@ -48,6 +59,10 @@ template <class Values>
 HALFBYTE_HD void quantize_row(const formats::RowTarget& target, std::int64_t row, const Values& y) {
   using formats::Format;
   using formats::ScaleMode;
+  if (target.scale_row(row) < 0) {
+    quantize_detail::put_row_of_no_group(target, row);
+    return;
+  }
   const float row_amax = target.mode == ScaleMode::kRow ? amax_of(y, 0, target.columns) : 0.0f;
 
   if (target.format == Format::kNvfp4) {

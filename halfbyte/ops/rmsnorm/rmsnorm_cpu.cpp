@@ -3,6 +3,8 @@
 //
 //   x, residual -> h, into the residual -> leaves -> tree -> rstd
 //                  h, weight -> y, into the output or a scratch row -> simd/row_quantizer.h
+#include <type_traits>
+
 #include "halfbyte/numerics/visit_dtype.h"
 #include "halfbyte/ops/rmsnorm/rmsnorm_kernels.h"
 #include "halfbyte/simd/row_quantizer.h"
@@ -143,71 +145,92 @@ struct Context {
   std::uint32_t* most;  // bits of the tensor's amax, shared by the threads
 };
 
-// One row from h to everything that is wanted of it. Returns the bits of its amax if that is.
-template <class T, class Normalise>
-HWY_INLINE std::uint32_t finish_row(const NormProblem& problem, std::int64_t row,
-                                    const RowScratch& scratch, const RowQuantizer& quantizer,
-                                    const Normalise& normalise) {
-  const std::int64_t columns = problem.columns();
-  const bool by_row = problem.target != nullptr && problem.target->mode == formats::ScaleMode::kRow;
-  if (problem.y || by_row || problem.amax != nullptr) {
-    T* y = problem.y ? row_of<T>(problem.y, row) : reinterpret_cast<T*>(scratch.y);
-    normalise(0, columns, y);
-    if (problem.target != nullptr) quantizer.quantize(row, y);
-    return problem.amax != nullptr ? amax_bits(y, columns) : 0;
-  }
-  quantizer.quantize_made<T>(
-      row, 0.0f, [&](std::int64_t first, std::int64_t count, T* buffer) HALFBYTE_INLINE_LAMBDA {
-        normalise(first, count, buffer);
-        return static_cast<const T*>(buffer);
-      });
-  return 0;
-}
+// A part of the rows, as one thread has them.
+template <class T>
+class Part {
+ public:
+  Part(const NormProblem& problem, std::int64_t begin, std::int64_t end, const RowScratch& scratch)
+      : problem_(problem),
+        begin_(begin),
+        end_(end),
+        scratch_(scratch),
+        quantizer_(problem.target != nullptr ? *problem.target : nothing_) {}
 
-template <class T, bool kHuggingFace, class Weight>
-HWY_INLINE std::uint32_t rows_of(const NormProblem& problem, std::int64_t begin, std::int64_t end,
-                                 const RowScratch& scratch, const Weight& weight) {
-  const formats::RowTarget nothing;
-  const RowQuantizer quantizer(problem.target != nullptr ? *problem.target : nothing);
-  std::uint32_t most = 0;
-  for (std::int64_t row = begin; row < end; ++row) {
-    if (row < problem.rows()) {
-      const T* x = row_of<T>(problem.x, row);
-      T* residual = problem.residual ? row_of<T>(problem.residual, row) : nullptr;
-      const std::int64_t next = row + 1 < end && row + 1 < problem.rows() ? row + 1 : row;
-      const Normaliser<T, kHuggingFace, Weight> normalise = {
-          residual != nullptr ? residual : x, row_of<T>(problem.x, next),
-          problem.residual ? row_of<T>(problem.residual, next) : nullptr, weight,
-          row_rstd(problem, x, residual, scratch.leaves)};
-      const std::uint32_t bits = finish_row<T>(problem, row, scratch, quantizer, normalise);
-      most = bits > most ? bits : most;
+  // Returns the bits of the amax of y where problem.amax is wanted.
+  std::uint32_t run() const {
+    const bool huggingface = problem_.rounding == Rounding::kHuggingFace;
+    // A weight of T is read in place: half the cache of fp32 for two more operations on a pair.
+    if (problem_.weight_dtype == problem_.x.dtype && !problem_.weight_bias) {
+      const WeightAsIs<T> weight{static_cast<const T*>(problem_.weight)};
+      return huggingface ? rows<true>(weight) : rows<false>(weight);
     }
-    if (problem.target != nullptr) problem.target->pad_row(row);
+    visit_float(problem_.weight_dtype,
+                [&]<class W>(W) { read_weight<W>(problem_, scratch_.weight); });
+    const WeightPairs weight{scratch_.weight};
+    return huggingface ? rows<true>(weight) : rows<false>(weight);
   }
-  return most;
-}
 
-template <class T, bool kHuggingFace>
-HWY_INLINE std::uint32_t part_of(const NormProblem& problem, std::int64_t begin, std::int64_t end,
-                                 const RowScratch& scratch) {
-  // A weight of T is read in place: half the cache of fp32, for two more operations on 2 * kLanes.
-  if (problem.weight_dtype == problem.x.dtype && !problem.weight_bias) {
-    return rows_of<T, kHuggingFace>(problem, begin, end, scratch,
-                                    WeightAsIs<T>{static_cast<const T*>(problem.weight)});
+ private:
+  template <bool kHuggingFace, class Weight>
+  std::uint32_t rows(const Weight& weight) const {
+    std::uint32_t most = 0;
+    for (std::int64_t row = begin_; row < end_; ++row) {
+      if (row < problem_.rows()) {
+        const T* x = row_of<T>(problem_.x, row);
+        T* residual = problem_.residual ? row_of<T>(problem_.residual, row) : nullptr;
+        const std::int64_t next = row + 1 < end_ && row + 1 < problem_.rows() ? row + 1 : row;
+        const Normaliser<T, kHuggingFace, Weight> normalise = {
+            residual != nullptr ? residual : x, row_of<T>(problem_.x, next),
+            problem_.residual ? row_of<T>(problem_.residual, next) : nullptr, weight,
+            row_rstd(problem_, x, residual, scratch_.leaves)};
+        const std::uint32_t bits = finish(row, normalise);
+        most = bits > most ? bits : most;
+      }
+      if (problem_.target != nullptr) problem_.target->pad_row(row);
+    }
+    return most;
   }
-  visit_float(problem.weight_dtype, [&]<class W>(W) { read_weight<W>(problem, scratch.weight); });
-  return rows_of<T, kHuggingFace>(problem, begin, end, scratch, WeightPairs{scratch.weight});
-}
+
+  // One row from h to everything that is wanted of it.
+  template <bool kHuggingFace, class Weight>
+  HWY_INLINE std::uint32_t finish(std::int64_t row,
+                                  const Normaliser<T, kHuggingFace, Weight>& normalise) const {
+    const std::int64_t columns = problem_.columns();
+    // Piece by piece, y never leaves the first-level cache: for the usual options, since it is the
+    // row quantizer's code once more for each.
+    if constexpr (!kHuggingFace && std::is_same_v<Weight, WeightAsIs<T>>) {
+      if (!problem_.y && problem_.amax == nullptr &&
+          problem_.target->mode != formats::ScaleMode::kRow) {
+        const auto make = [&](std::int64_t first, std::int64_t count, T* buffer)
+                              HALFBYTE_INLINE_LAMBDA {
+                                normalise(first, count, buffer);
+                                return static_cast<const T*>(buffer);
+                              };
+        quantizer_.quantize_made<T>(row, 0.0f, make);
+        return 0;
+      }
+    }
+    T* y = problem_.y ? row_of<T>(problem_.y, row) : reinterpret_cast<T*>(scratch_.y);
+    normalise(0, columns, y);
+    if (problem_.target != nullptr) quantize(row, y);
+    return problem_.amax != nullptr ? amax_bits(y, columns) : 0;
+  }
+
+  HWY_NOINLINE void quantize(std::int64_t row, const T* y) const { quantizer_.quantize(row, y); }
+
+  const NormProblem& problem_;
+  std::int64_t begin_, end_;
+  const RowScratch& scratch_;
+  formats::RowTarget nothing_;
+  RowQuantizer quantizer_;
+};
 
 void part(const void* context, std::int64_t begin, std::int64_t end, simd::Scratch memory) {
   const NormProblem& problem = static_cast<const Context*>(context)->problem;
   const RowScratch scratch(problem, reinterpret_cast<float*>(memory.data));
   std::uint32_t most = 0;
-  visit_float(problem.x.dtype, [&]<class T>(T) {
-    most = problem.rounding == Rounding::kHuggingFace
-               ? part_of<T, true>(problem, begin, end, scratch)
-               : part_of<T, false>(problem, begin, end, scratch);
-  });
+  visit_float(problem.x.dtype,
+              [&]<class T>(T) { most = Part<T>(problem, begin, end, scratch).run(); });
   if (problem.amax != nullptr) simd::atomic_max(static_cast<const Context*>(context)->most, most);
 }
 

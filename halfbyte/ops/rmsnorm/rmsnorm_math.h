@@ -6,14 +6,9 @@
 
 #include "halfbyte/numerics/half_types.h"
 #include "halfbyte/numerics/rounding.h"
+#include "halfbyte/ops/common/rounding.h"
 
 namespace halfbyte::ops {
-
-// Where the normalised value is rounded to T. The values are part of the C ABI.
-enum class Rounding : std::int32_t {
-  kFloat32 = 0,      // T( fl(h * rstd) * w )        one rounding to T, at the end
-  kHuggingFace = 1,  // T( T(fl(h * rstd)) * w )     as transformers' modules do
-};
 
 // h = T(x + residual)
 template <class T>
@@ -32,7 +27,7 @@ HALFBYTE_HD float rmsnorm_weight(float weight, bool bias) {
   return bias ? numerics::add_rn(weight, 1.0f) : weight;
 }
 
-// y, as T; `weight` is w'.
+// y, as T; `weight` is w'. T( fl(h * rstd) * w' ), or T( T(fl(h * rstd)) * w' ).
 template <class T>
 HALFBYTE_HD T rmsnorm_apply(float h, float rstd, float weight, Rounding rounding) {
   float normalised = numerics::mul_rn(h, rstd);

@@ -1,0 +1,15 @@
+// Random RowGroups of the property tests.
+#pragma once
+
+#include "halfbyte/ops/common/testing_random.h"
+
+namespace halfbyte::ops::testing {
+
+// Splits the rows of a case that add_quantize_tensors has prepared among groups, some of them
+// empty, some rows in none: adds "row_offsets" and "scale_row_offsets", and makes "scales",
+// "scales_second" and a global_scale of more than one value anew. Nothing for FP8 and scale =
+// computed.
+void add_row_groups(Random& random, const QuantizeSpec& spec, const Shape& shape, TensorSet& set);
+RowGroups row_groups(const TensorSet& set);
+
+}  // namespace halfbyte::ops::testing
