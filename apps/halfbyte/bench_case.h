@@ -28,9 +28,10 @@ struct BenchOptions {
   base::DType dtype = base::DType::kBF16;
   bool residual = false;
   bool normed = false;
-  bool per_row = false;       // amax
-  std::int64_t head_dim = 0;  // rope; 0: 128 or 64, what divides H, else H
-  bool gptj = false;          // rope
+  bool per_row = false;         // amax
+  std::int64_t head_dim = 0;    // rope; 0: 128 or 64, what divides H, else H
+  bool gptj = false;            // rope
+  std::int32_t interleave = 0;  // silu_mul
   float eps = 1e-6f;
   const ModelNorm* norm = nullptr;  // its tensors in place of random ones; the shape is theirs
 

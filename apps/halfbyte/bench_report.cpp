@@ -84,6 +84,7 @@ Json settings_json(const BenchReport& report) {
   json["normed"] = report.op->takes("--normed") ? Json(options.normed) : Json(nullptr);
   json["head_dim"] = options.head_dim != 0 ? Json(options.head_dim) : Json(nullptr);
   json["style"] = text("--style", options.gptj ? "gptj" : "neox");
+  json["interleave"] = report.op->takes("--interleave") ? Json(options.interleave) : Json(nullptr);
   json["per"] = text("--per", options.per_row ? "row" : "tensor");
   return json;
 }
