@@ -39,7 +39,7 @@ deps:
 	@sh cmake/install_packages.sh
 
 # Every operator on this CPU: the table here, the figures in $(BUILD)/bench_*.json.
-BENCH_OPS := quantize dequantize amax rmsnorm rmsnorm_quantize rope
+BENCH_OPS := quantize dequantize amax rmsnorm rmsnorm_quantize silu_mul silu_mul_quantize rope
 bench: build
 	@for op in $(BENCH_OPS); do echo "$$op"; \
 	  $(BUILD)/bin/halfbyte bench $$op --shapes cpu --json $(BUILD)/bench_$$op.json || exit 1; done

@@ -51,7 +51,7 @@ def group_of(row: dict, report: dict) -> str:
     if row.get("normed"):
         words.append("+ normed")
     for key in ("dtype", "format", "layout", "second_layout", "scale", "head_dim", "style",
-                "per"):
+                "interleave", "per"):
         if value(key) is not None:
             words.append(f"{key.replace('_', ' ')}={value(key)}")
     backend = "cpu" if value("backend") == "auto" else value("backend")

@@ -15,15 +15,18 @@ OPERATORS = {
     "rmsnorm": [[], ["--residual"]],
     "rmsnorm_quantize": [[], ["--residual", "--normed", "--scale", "row", "--second-layout", "8x4"],
                          ["--scale", "computed"], ["--format", "fp8"]],
+    "silu_mul": [[], ["--interleave", "8"]],
+    "silu_mul_quantize": [[], ["--interleave", "1", "--scale", "row", "--layout", "128x4"],
+                          ["--format", "mxfp4"]],
     "rope": [[], ["--head-dim", "32", "--style", "gptj"], ["--dtype", "fp16"]],
 }
-FUSED = {"rmsnorm_quantize"}  # they have an unfused path
+FUSED = {"rmsnorm_quantize", "silu_mul_quantize"}  # they have an unfused path
 
 ROW_FIELDS = {"name", "m", "h", "dtype", "residual", "backend", "cpu_level", "threads", "format",
-              "layout", "second_layout", "scale", "normed", "head_dim", "style", "per", "fused_us", "unfused_us",
-              "floor_us", "fused_min_us", "unfused_min_us", "floor_min_us", "floor", "ratio",
-              "bytes", "bytes_read", "bytes_written", "gb_per_s", "bits_equal",
-              "checked_reference", "rows_referenced"}
+              "layout", "second_layout", "scale", "normed", "head_dim", "style", "interleave",
+              "per", "fused_us", "unfused_us", "floor_us", "fused_min_us", "unfused_min_us",
+              "floor_min_us", "floor", "ratio", "ratio_min", "bytes", "bytes_read",
+              "bytes_written", "gb_per_s", "bits_equal", "checked_reference", "rows_referenced"}
 
 
 class Bench(CliTest):
@@ -62,7 +65,9 @@ class Bench(CliTest):
                 (["rmsnorm_quantize", "--format", "fp8", "--scale", "row", "--normed"],
                  384 + 128, 384 + 192 + 12),
                 # x in place, a position and a row of each table a token
-                (["rope", "--head-dim", "16"], 384 + 12 + 2 * 3 * 8 * 4, 384)):
+                (["rope", "--head-dim", "16"], 384 + 12 + 2 * 3 * 8 * 4, 384),
+                (["silu_mul"], 768, 384),
+                (["silu_mul_quantize", "--interleave", "8"], 768, 96 + 12)):
             (row,) = self.bench(*args, "--shapes", "3x64")["rows"]
             self.assertEqual((row["bytes_read"], row["bytes_written"]), (read, written), args)
 
@@ -92,7 +97,7 @@ class Bench(CliTest):
     def test_levels_and_backends(self):
         levels = json.loads(self.run_program("doctor", "--json").stdout)["cpu"]["levels"]
         for level in levels:
-            (row,) = self.bench("rmsnorm_quantize", "--shapes", "2x64", "--cpu-level", level)["rows"]
+            (row,) = self.bench("amax", "--shapes", "2x64", "--cpu-level", level)["rows"]
             self.assertEqual((row["cpu_level"], row["backend"]), (level, "cpu"))
         (row,) = self.bench("rmsnorm_quantize", "--shapes", "2x64", "--backend", "ref")["rows"]
         self.assertEqual((row["cpu_level"], row["backend"]), (None, "ref"))
@@ -141,6 +146,7 @@ class Bench(CliTest):
                            (["quantize", "--format", "mxfp4", "--scale", "row"], "mxfp4"),
                            (["quantize", "--model", "m"], "--model"),
                            (["rope", "--shapes", "1x64", "--head-dim", "24"], "--head-dim"),
+                           (["silu_mul", "--interleave", "2"], "--interleave"),
                            (["amax", "--cpu-level", "v9"], "'v9'"),
                            (["amax", "--backend", "ref", "--cpu-level", "v3"], "--cpu-level")):
             self.assertIn(says, self.run_program("bench", *args, code=USAGE).stderr)

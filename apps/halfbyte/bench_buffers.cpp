@@ -156,7 +156,7 @@ Result<bool> Buffers::equal_outputs(const Buffers& a, const Buffers& b) {
     const auto bytes = static_cast<std::size_t>(a.slabs_[i].bytes);
     const std::byte* data[2] = {a.slabs_[i].memory.get(), b.slabs_[i].memory.get()};
     if (a.device_ != kHost && b.device_ != kHost) {
-      const Result<bool> equal = equal_on_device(data[0], data[1], bytes);
+      Result<bool> equal = equal_on_device(data[0], data[1], bytes);
       if (!equal.ok() || !equal.value()) return equal;
       continue;
     }

@@ -31,5 +31,8 @@ int BenchCase::add_given(Role role, const base::TensorView& contents) {
 
 std::int64_t BenchCase::bytes_read() const { return bytes_of(tensors, Role::kRead); }
 std::int64_t BenchCase::bytes_written() const { return bytes_of(tensors, Role::kWrite); }
+std::int64_t BenchCase::footprint() const {
+  return bytes_read() + bytes_written() - bytes_of(tensors, Role::kUpdate);
+}
 
 }  // namespace halfbyte::app

@@ -28,9 +28,10 @@ struct BenchOptions {
   base::DType dtype = base::DType::kBF16;
   bool residual = false;
   bool normed = false;
-  bool per_row = false;       // amax
-  std::int64_t head_dim = 0;  // rope; 0: 128 or 64, what divides H, else H
-  bool gptj = false;          // rope
+  bool per_row = false;         // amax
+  std::int64_t head_dim = 0;    // rope; 0: 128 or 64, what divides H, else H
+  bool gptj = false;            // rope
+  std::int32_t interleave = 0;  // silu_mul
   float eps = 1e-6f;
   const ModelNorm* norm = nullptr;  // its tensors in place of random ones; the shape is theirs
 
@@ -87,6 +88,7 @@ struct BenchCase {
   int add_given(Role role, const base::TensorView& contents);
   std::int64_t bytes_read() const;     // that the fused operator must read
   std::int64_t bytes_written() const;  // that it must write
+  std::int64_t footprint() const;      // memory that these are: updated tensors count once
 };
 
 }  // namespace halfbyte::app

@@ -11,5 +11,7 @@ BenchCase bench_amax(const BenchOptions& options, BenchShape shape);
 BenchCase bench_rmsnorm(const BenchOptions& options, BenchShape shape);
 BenchCase bench_rmsnorm_quantize(const BenchOptions& options, BenchShape shape);
 BenchCase bench_rope(const BenchOptions& options, BenchShape shape);
+BenchCase bench_silu_mul(const BenchOptions& options, BenchShape shape);
+BenchCase bench_silu_mul_quantize(const BenchOptions& options, BenchShape shape);
 
 }  // namespace halfbyte::app

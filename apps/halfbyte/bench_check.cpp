@@ -12,7 +12,6 @@ namespace halfbyte::app {
 namespace {
 
 using base::Result;
-using base::Status;
 
 // What is not written is told apart in any two answers.
 constexpr std::byte kPoison[] = {std::byte{0xA5}, std::byte{0x5A}};

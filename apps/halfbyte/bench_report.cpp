@@ -19,11 +19,11 @@ constexpr std::string_view kCpuMethod =
     "replays of about 1 ms that alternate between operator, unfused path and floor, on buffers "
     "that "
     "rotate over three times the last-level cache; median and minimum of 21; floor: the same bytes "
-    "moved, best thread count and store kind of a sweep";
+    "moved, the best of a sweep over threads, stores, chunks";
 constexpr std::string_view kCudaMethod =
     "graphs of clamp(20 ms / t, 1, 20) launches on rotating buffers, the L2 emptied before each "
     "replay, timed by events; median and minimum of 11 after 3 warm-ups; floor: the same bytes "
-    "moved, best grid of a sweep";
+    "moved, the best of a sweep over grids";
 
 std::string cpu_name() {
   std::ifstream file("/proc/cpuinfo");
@@ -84,6 +84,7 @@ Json settings_json(const BenchReport& report) {
   json["normed"] = report.op->takes("--normed") ? Json(options.normed) : Json(nullptr);
   json["head_dim"] = options.head_dim != 0 ? Json(options.head_dim) : Json(nullptr);
   json["style"] = text("--style", options.gptj ? "gptj" : "neox");
+  json["interleave"] = report.op->takes("--interleave") ? Json(options.interleave) : Json(nullptr);
   json["per"] = text("--per", options.per_row ? "row" : "tensor");
   return json;
 }
@@ -104,6 +105,7 @@ Json row_json(const BenchRow& row, const Json& settings) {
   json["floor_min_us"] = t.floor.min_us;
   json["floor"] = t.floor_variant;
   json["ratio"] = t.ratio();
+  json["ratio_min"] = t.ratio_min();
   json["bytes"] = t.bytes();
   json["bytes_read"] = t.bytes_read;
   json["bytes_written"] = t.bytes_written;

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <fstream>
+#include <numeric>
+#include <span>
 #include <vector>
 
 #include "apps/halfbyte/bench_check.h"
@@ -41,6 +43,46 @@ struct FirstError {
     if (status.ok()) status = other;
   }
 };
+
+TimedCall floor_call(const Buffers& buffers, std::int64_t sets, FloorVariant variant) {
+  return [&buffers, sets, variant](std::int64_t call) {
+    stream_floor(buffers.reads(call % sets), buffers.writes(call % sets), variant);
+  };
+}
+
+DeviceWork cuda_floor_work(const Buffers& buffers, std::int64_t sets, CudaFloorVariant variant) {
+  return [&buffers, sets, variant](void* stream, std::int64_t call) {
+    return cuda_stream_floor(buffers.reads(call % sets), buffers.writes(call % sets), variant,
+                             stream);
+  };
+}
+
+// What a short sweep found fastest, by minima, which a disturbance does not move: some of them, for
+// a longer measurement beside the operator.
+template <class Variant>
+std::vector<Variant> best_of(std::span<const Variant> variants, std::span<const Timing> times) {
+  constexpr std::size_t kKept = 3;
+  std::vector<std::size_t> order(variants.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return times[a].min_us < times[b].min_us; });
+  order.resize(std::min(order.size(), kKept));
+  std::vector<Variant> best;
+  for (const std::size_t index : order) best.push_back(variants[index]);
+  return best;
+}
+
+// Of the times of operator, `floors` variants of the floor, unfused path: the floor is the fastest
+// variant, whose number is returned.
+std::size_t take_times(std::span<const Timing> times, std::size_t floors, BenchTiming& timing) {
+  timing.fused = times[0];
+  const std::span<const Timing> of_floors = times.subspan(1, floors);
+  const auto best = std::min_element(of_floors.begin(), of_floors.end(),
+                                     [](Timing a, Timing b) { return a.median_us < b.median_us; });
+  timing.floor = *best;
+  if (times.size() > 1 + floors) timing.unfused = times[1 + floors];
+  return static_cast<std::size_t>(best - of_floors.begin());
+}
 
 }  // namespace
 
@@ -104,60 +146,52 @@ Status Bench::check(BenchShape shape, float scale, const BenchCase& bench_case,
   return {};
 }
 
-// The fastest way to move the bytes: 1, 2, 4 .. threads, plain or streaming stores.
-FloorVariant Bench::cpu_floor(const Buffers& buffers, std::int64_t sets, FloorKey key) {
+// The fastest ways to move the bytes: 1, 2, 4 .. threads, plain or streaming stores, what is read
+// at a time before as much is written.
+std::vector<FloorVariant> Bench::cpu_floors(const Buffers& buffers, std::int64_t sets,
+                                            FloorKey key) {
   if (const auto known = cpu_floors_.find(key); known != cpu_floors_.end()) return known->second;
   constexpr int kReplays = 7;
   const int threads = resolved_threads(options_.num_threads);
   std::vector<FloorVariant> variants;
   for (int n = 1; n < 2 * threads; n *= 2) {
-    for (const bool streaming : {false, true})
-      variants.push_back({std::min(n, threads), streaming});
+    for (const std::size_t chunk_bytes : {2048, 16384}) {
+      for (const bool streaming : {false, true}) {
+        variants.push_back({std::min(n, threads), chunk_bytes, streaming});
+      }
+    }
   }
   std::vector<TimedCall> candidates;
-  for (const FloorVariant variant : variants) {
-    candidates.push_back([&buffers, sets, variant](std::int64_t call) {
-      stream_floor(buffers.reads(call % sets), buffers.writes(call % sets), variant);
-    });
-  }
-  const std::vector<Timing> times = time_on_cpu(candidates, kReplays);
-  const auto best = std::min_element(times.begin(), times.end(),
-                                     [](Timing a, Timing b) { return a.median_us < b.median_us; });
-  return cpu_floors_[key] = variants[static_cast<std::size_t>(best - times.begin())];
+  for (const FloorVariant variant : variants)
+    candidates.push_back(floor_call(buffers, sets, variant));
+  return cpu_floors_[key] = best_of<FloorVariant>(variants, time_on_cpu(candidates, kReplays));
 }
 
 Status Bench::time_cpu(const BenchCase& bench_case, BenchTiming& timing) {
-  const std::int64_t sets = sets_beyond(last_level_cache_bytes(), timing.bytes());
+  const std::int64_t sets = sets_beyond(last_level_cache_bytes(), bench_case.footprint());
   const Result<Buffers> made = Buffers::create(bench_case, data_, sets, kHost, kUnwritten);
   if (!made.ok()) return made.status();
   const Buffers& buffers = made.value();
-  const FloorVariant floor = cpu_floor(buffers, sets, {timing.bytes_read, timing.bytes_written});
+  const std::vector<FloorVariant> floors =
+      cpu_floors(buffers, sets, {timing.bytes_read, timing.bytes_written});
   FirstError error;
-  std::vector<TimedCall> candidates = {
-      [&](std::int64_t call) {
-        error.keep(bench_case.fused(buffers.set(call % sets), execution_));
-      },
-      [&](std::int64_t call) {
-        stream_floor(buffers.reads(call % sets), buffers.writes(call % sets), floor);
-      }};
-  if (bench_case.unfused) {
-    candidates.emplace_back([&](std::int64_t call) {
-      error.keep(bench_case.unfused(buffers.set(call % sets), execution_));
-    });
-  }
+  const auto operation = [&](const BenchCall& work) -> TimedCall {
+    return [&](std::int64_t call) { error.keep(work(buffers.set(call % sets), execution_)); };
+  };
+  std::vector<TimedCall> candidates = {operation(bench_case.fused)};
+  for (const FloorVariant floor : floors) candidates.push_back(floor_call(buffers, sets, floor));
+  if (bench_case.unfused) candidates.push_back(operation(bench_case.unfused));
   const std::vector<Timing> times = time_on_cpu(candidates);
   HALFBYTE_RETURN_IF_ERROR(error.status);
-  timing.fused = times[0];
-  timing.floor = times[1];
-  if (bench_case.unfused) timing.unfused = times[2];
-  timing.floor_variant =
-      fmt::format("{} thread{}, {} stores", floor.threads, floor.threads == 1 ? "" : "s",
-                  floor.streaming_stores ? "streaming" : "plain");
+  const FloorVariant floor = floors[take_times(times, floors.size(), timing)];
+  timing.floor_variant = fmt::format(
+      "{} thread{}, {} stores, chunks of {} bytes", floor.threads, floor.threads == 1 ? "" : "s",
+      floor.streaming_stores ? "streaming" : "plain", floor.chunk_bytes);
   return {};
 }
 
-Result<CudaFloorVariant> Bench::cuda_floor(const Buffers& buffers, std::int64_t sets,
-                                           FloorKey key) {
+Result<std::vector<CudaFloorVariant>> Bench::cuda_floors(const Buffers& buffers, std::int64_t sets,
+                                                         FloorKey key) {
   if (const auto known = cuda_floors_.find(key); known != cuda_floors_.end()) {
     return known->second;
   }
@@ -167,16 +201,11 @@ Result<CudaFloorVariant> Bench::cuda_floor(const Buffers& buffers, std::int64_t 
       cuda_floor_variants(static_cast<std::size_t>(key.first + key.second));
   std::vector<DeviceWork> candidates;
   for (const CudaFloorVariant variant : variants) {
-    candidates.emplace_back([&buffers, sets, variant](void* stream, std::int64_t call) {
-      return cuda_stream_floor(buffers.reads(call % sets), buffers.writes(call % sets), variant,
-                               stream);
-    });
+    candidates.push_back(cuda_floor_work(buffers, sets, variant));
   }
   const Result<std::vector<Timing>> times = timer_->time(candidates, kBudgetUs, kReplays);
   if (!times.ok()) return times.status();
-  const auto best = std::min_element(times.value().begin(), times.value().end(),
-                                     [](Timing a, Timing b) { return a.median_us < b.median_us; });
-  return cuda_floors_[key] = variants[static_cast<std::size_t>(best - times.value().begin())];
+  return cuda_floors_[key] = best_of<CudaFloorVariant>(variants, times.value());
 }
 
 Status Bench::time_cuda(const BenchCase& bench_case, BenchTiming& timing) {
@@ -184,31 +213,28 @@ Status Bench::time_cuda(const BenchCase& bench_case, BenchTiming& timing) {
   constexpr int kReplays = 11;
   const auto l2 = static_cast<std::int64_t>(device_l2_bytes());
   const std::int64_t sets =
-      std::min<std::int64_t>(sets_beyond(l2, timing.bytes()), DeviceTimer::kMostCalls);
+      std::min<std::int64_t>(sets_beyond(l2, bench_case.footprint()), DeviceTimer::kMostCalls);
   const Result<Buffers> made = Buffers::create(bench_case, data_, sets, kCudaDevice, kUnwritten);
   if (!made.ok()) return made.status();
   const Buffers& buffers = made.value();
-  const Result<CudaFloorVariant> found =
-      cuda_floor(buffers, sets, {timing.bytes_read, timing.bytes_written});
-  if (!found.ok()) return found.status();
-  const CudaFloorVariant floor = found.value();
+  const Result<std::vector<CudaFloorVariant>> floors =
+      cuda_floors(buffers, sets, {timing.bytes_read, timing.bytes_written});
+  if (!floors.ok()) return floors.status();
   const auto operation = [&](const BenchCall& work) -> DeviceWork {
     return [&, execution = execution_](void* stream, std::int64_t call) mutable {
       execution.stream = stream;
       return work(buffers.set(call % sets), execution);
     };
   };
-  std::vector<DeviceWork> candidates = {
-      operation(bench_case.fused), [&](void* stream, std::int64_t call) {
-        return cuda_stream_floor(buffers.reads(call % sets), buffers.writes(call % sets), floor,
-                                 stream);
-      }};
+  std::vector<DeviceWork> candidates = {operation(bench_case.fused)};
+  for (const CudaFloorVariant floor : floors.value()) {
+    candidates.push_back(cuda_floor_work(buffers, sets, floor));
+  }
   if (bench_case.unfused) candidates.push_back(operation(bench_case.unfused));
   const Result<std::vector<Timing>> times = timer_->time(candidates, kBudgetUs, kReplays);
   if (!times.ok()) return times.status();
-  timing.fused = times.value()[0];
-  timing.floor = times.value()[1];
-  if (bench_case.unfused) timing.unfused = times.value()[2];
+  const CudaFloorVariant floor =
+      floors.value()[take_times(times.value(), floors.value().size(), timing)];
   timing.floor_variant =
       fmt::format("{} CTAs x {}, {}{}", floor.ctas, floor.threads,
                   floor.streaming ? "streaming" : "plain", floor.at_once ? ", one range" : "");

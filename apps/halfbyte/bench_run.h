@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "apps/halfbyte/bench_buffers.h"
 #include "apps/halfbyte/bench_device.h"
@@ -31,6 +32,7 @@ struct BenchTiming {
 
   std::int64_t bytes() const { return bytes_read + bytes_written; }
   double ratio() const { return fused.median_us / floor.median_us; }
+  double ratio_min() const { return fused.min_us / floor.min_us; }
   double gb_per_s() const { return static_cast<double>(bytes()) / fused.median_us / 1e3; }
 };
 
@@ -51,9 +53,10 @@ class Bench {
                      BenchTiming& timing);
   base::Status time_cpu(const BenchCase& bench_case, BenchTiming& timing);
   base::Status time_cuda(const BenchCase& bench_case, BenchTiming& timing);
-  FloorVariant cpu_floor(const Buffers& buffers, std::int64_t sets, FloorKey key);
-  base::Result<CudaFloorVariant> cuda_floor(const Buffers& buffers, std::int64_t sets,
-                                            FloorKey key);
+  // The best variants of a sweep, which is made once for these numbers of bytes.
+  std::vector<FloorVariant> cpu_floors(const Buffers& buffers, std::int64_t sets, FloorKey key);
+  base::Result<std::vector<CudaFloorVariant>> cuda_floors(const Buffers& buffers, std::int64_t sets,
+                                                          FloorKey key);
 
   const BenchOperator* op_;
   BenchOptions options_;
@@ -62,8 +65,8 @@ class Bench {
   BenchData data_;
   OwnedTensor workspace_;
   std::optional<DeviceTimer> timer_;
-  std::map<FloorKey, FloorVariant> cpu_floors_;
-  std::map<FloorKey, CudaFloorVariant> cuda_floors_;
+  std::map<FloorKey, std::vector<FloorVariant>> cpu_floors_;
+  std::map<FloorKey, std::vector<CudaFloorVariant>> cuda_floors_;
   std::map<std::pair<std::int64_t, std::int64_t>, bool> references_;  // by rows and columns
 };
 

@@ -19,6 +19,8 @@ constexpr BenchOperator kOperators[] = {
     {"rmsnorm", "--residual --model", bench_rmsnorm},
     {"rmsnorm_quantize", HALFBYTE_QUANTIZE_OPTIONS " --residual --normed --model",
      bench_rmsnorm_quantize},
+    {"silu_mul", "--interleave", bench_silu_mul},
+    {"silu_mul_quantize", HALFBYTE_QUANTIZE_OPTIONS " --interleave", bench_silu_mul_quantize},
     {"rope", "--head-dim --style", bench_rope},
 };
 

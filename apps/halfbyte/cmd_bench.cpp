@@ -36,7 +36,7 @@ struct Options {
   std::string backend = "auto", dtype = "bf16", format = "nvfp4", layout = "linear";
   std::string second_layout, scale = "tensor", per = "tensor", style = "neox";
   bool residual = false, normed = false;
-  int threads = 0, head_dim = 0;
+  int threads = 0, head_dim = 0, interleave = 0;
   std::vector<CLI::Option*> of_operators;  // those that not every operator takes
 };
 
@@ -64,6 +64,7 @@ BenchOptions bench_options(const Options& words) {
   options.residual = words.residual;
   options.normed = words.normed;
   options.per_row = words.per == "row";
+  options.interleave = words.interleave;
   options.head_dim = words.head_dim;
   options.gptj = words.style == "gptj";
   options.backend = words.backend == "ref"    ? Backend::kReference
@@ -169,7 +170,7 @@ ExitCode run(const Options& words) {
 }
 
 void add_operator_options(CLI::App& parser, Options& words) {
-  const auto one_of = [](std::vector<std::string> values) { return CLI::IsMember(values); };
+  const auto one_of = [](const std::vector<std::string>& values) { return CLI::IsMember(values); };
   CLI::Option* residual =
       parser.add_flag("--residual", words.residual, "add a residual before the norm");
   CLI::Option* model =
@@ -197,7 +198,11 @@ void add_operator_options(CLI::App& parser, Options& words) {
                       "columns of a head (default: 128 or 64, what divides H)")
           ->check(CLI::Range(1, 1 << 20)),
       parser.add_option("--style", words.style, "of pairs: neox (default) or gptj")
-          ->check(one_of({"neox", "gptj"}))};
+          ->check(one_of({"neox", "gptj"})),
+      parser
+          .add_option("--interleave", words.interleave,
+                      "of gate and up: 0 (default: halves), 1 or 8")
+          ->check(one_of({"0", "1", "8"}))};
 }
 
 }  // namespace

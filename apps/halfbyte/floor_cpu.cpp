@@ -22,7 +22,6 @@
 namespace halfbyte::app {
 namespace {
 
-constexpr std::size_t kChunkBytes = 16384;
 constexpr std::size_t kLine = 64;
 
 // The sum of what was read goes here: without a use the reads would be removed.
@@ -32,6 +31,13 @@ HALFBYTE_WIDEST std::uint64_t read_words(const std::uint64_t* words, std::size_t
   std::uint64_t sum = 0;
   for (std::size_t i = 0; i < count; ++i) sum ^= words[i];
   return sum;
+}
+
+// Plain stores: not memset, which changes its ways with the size.
+HALFBYTE_WIDEST void write_words(std::uint64_t* words, std::size_t count, std::uint64_t value) {
+  for (std::size_t i = 0; i < count; ++i) {
+    words[i] = value + i;  // no one pattern, which the compiler would make a memset of
+  }
 }
 
 void write_bytes(std::byte* data, std::size_t bytes, bool streaming) {
@@ -46,7 +52,9 @@ void write_bytes(std::byte* data, std::size_t bytes, bool streaming) {
   }
 #endif
   (void)streaming;
-  std::memset(data, 0x11, bytes);
+  const std::size_t words = bytes / sizeof(std::uint64_t);
+  write_words(reinterpret_cast<std::uint64_t*>(data), words, 0x1111111111111111u);
+  std::memset(data + words * sizeof(std::uint64_t), 0x11, bytes % sizeof(std::uint64_t));
 }
 
 // Chunk `chunk` of `chunks` of a span, cut at cache lines.
@@ -67,7 +75,7 @@ void stream_floor(std::span<const std::span<const std::byte>> reads,
   for (const auto& span : writes) largest = std::max(largest, span.size());
   const auto threads = static_cast<std::size_t>(std::max(variant.threads, 1));
   const std::size_t chunks =
-      std::max(threads, (largest / kChunkBytes + threads - 1) / threads * threads);
+      std::max(threads, (largest / variant.chunk_bytes + threads - 1) / threads * threads);
   const auto work = [&](std::size_t first, std::size_t last) {
     std::uint64_t sum = 0;
     for (std::size_t chunk = first; chunk < last; ++chunk) {

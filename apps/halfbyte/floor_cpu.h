@@ -9,7 +9,8 @@ namespace halfbyte::app {
 
 struct FloorVariant {
   int threads = 1;
-  bool streaming_stores = false;  // past the caches; where the processor has no such store, plain
+  std::size_t chunk_bytes = 16384;  // of the largest span, read and then written
+  bool streaming_stores = false;    // past the caches; where the processor has no such store, plain
 };
 
 // Reads every byte of `reads` and writes every byte of `writes` (they may be the same memory). A
