@@ -213,7 +213,8 @@ def draw(results: list[Result], out: Path, title: str | None) -> None:
 
     devices = ", ".join(dict.fromkeys(result.device for result in results))
     dates = ", ".join(sorted({result.date for result in results}))
-    figure.suptitle(title or f"{devices}, {dates}", fontsize=13, fontweight="bold")
+    # At the left: the legend has the right.
+    figure.suptitle(title or f"{devices}, {dates}", fontsize=13, fontweight="bold", x=0.01, ha="left")
     if words := shared_words(groups):
         figure.supxlabel(words, fontsize=9, color="#666666")
     figure.savefig(out, dpi=150)

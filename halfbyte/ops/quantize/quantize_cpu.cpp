@@ -143,6 +143,10 @@ HWY_INLINE void dequantize_rows(const DequantizeProblem& problem, std::int64_t b
   }
 }
 
+// Below simd::kStreamBytes, since dequantize writes four times what it reads: past the caches it took
+// half the time on an Intel Xeon from here on, and the same time on an AMD EPYC.
+constexpr std::int64_t kDequantizeStreamBytes = simd::kStreamBytes / 4;
+
 // Whether every row starts at a whole vector, in a tensor that the caches will not hold.
 template <class T>
 HWY_INLINE bool streams(const Rows& x) {
@@ -150,7 +154,7 @@ HWY_INLINE bool streams(const Rows& x) {
     return bytes % static_cast<std::int64_t>(sizeof(Vf)) == 0;
   };
   constexpr auto kSize = static_cast<std::int64_t>(sizeof(T));
-  return x.map.rows * x.columns * kSize >= simd::kStreamBytes &&
+  return x.map.rows * x.columns * kSize >= kDequantizeStreamBytes &&
          is_aligned(reinterpret_cast<std::intptr_t>(x.data)) &&
          is_aligned(x.map.inner_stride * kSize) && is_aligned(x.map.outer_stride * kSize);
 }
