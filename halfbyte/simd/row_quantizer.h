@@ -66,8 +66,8 @@ struct ChunkScales {
 template <class T>
 HWY_INLINE Vi amax_of_16(const T* y) {
   if constexpr (sizeof(T) == 2) {
-    // Eight vectors of 16-bit magnitudes (NaN above all); those of 128-bit lanes hold two groups,
-    // one, or half of one. Each step halves what a group takes.
+    // 16-bit magnitudes, NaN above all. A vector holds two groups (AVX-512), one (AVX2) or half of
+    // one (NEON); each step halves what a group takes.
     const Dw dw;
     const hn::Repartition<std::uint64_t, Du> d64;
     constexpr int kPerGroup = kLanes == 4 ? 2 : 1;

@@ -143,8 +143,8 @@ HWY_INLINE void dequantize_rows(const DequantizeProblem& problem, std::int64_t b
   }
 }
 
-// Below simd::kStreamBytes, since dequantize writes four times what it reads: past the caches it took
-// half the time on an Intel Xeon from here on, and the same time on an AMD EPYC.
+// Below simd::kStreamBytes, since dequantize writes four times what it reads: past the caches it
+// took half the time on an Intel Xeon from here on, and the same time on an AMD EPYC.
 constexpr std::int64_t kDequantizeStreamBytes = simd::kStreamBytes / 4;
 
 // Whether every row starts at a whole vector, in a tensor that the caches will not hold.
