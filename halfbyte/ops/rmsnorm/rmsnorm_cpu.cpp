@@ -2,7 +2,10 @@
 // last code, always as T:
 //
 //   x, residual -> h, into the residual -> leaves -> tree -> rstd
-//                  h, weight -> y, into the output or a scratch row -> simd/row_quantizer.h
+//                  h, weight -> y -> simd/row_quantizer.h
+//
+// y is made as the row quantizer asks for it, a piece at a time, or where it is an output, or has
+// to be known whole, as a row.
 #include <type_traits>
 
 #include "halfbyte/numerics/visit_dtype.h"
