@@ -202,7 +202,7 @@ class Part {
     // Piece by piece, y never leaves the first-level cache: for the usual options, since it is the
     // row quantizer's code once more for each.
     if constexpr (!kHuggingFace && std::is_same_v<Weight, WeightAsIs<T>>) {
-      if (!problem_.y && problem_.amax == nullptr &&
+      if (!problem_.y && problem_.amax == nullptr && problem_.target != nullptr &&
           problem_.target->mode != formats::ScaleMode::kRow) {
         const auto make = [&](std::int64_t first, std::int64_t count, T* buffer)
                               HALFBYTE_INLINE_LAMBDA {
