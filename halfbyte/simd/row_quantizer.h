@@ -236,7 +236,7 @@ class RowQuantizer {
     constexpr int kElems = kChunkBlocks * kBlock;
     const std::int64_t whole = blocks_ / kChunkBlocks;
     alignas(64) T buffers[2][kElems];
-    Chunk chunks[2];
+    Chunk chunks[2] = {};
     const T* y[2] = {};
     bool ordinary[2] = {};
     const auto prepare = [&](std::int64_t c) HALFBYTE_INLINE_LAMBDA {
