@@ -240,15 +240,15 @@ class RowQuantizer {
     const T* y[2] = {};
     bool ordinary[2] = {};
     const auto prepare = [&](std::int64_t c) HALFBYTE_INLINE_LAMBDA {
-      y[c % 2] = make(c * kElems, kElems, buffers[c % 2]);
-      ordinary[c % 2] = prepare_chunk<T, kBlock>(y[c % 2], chunks[c % 2], scales_of);
+      y[c & 1] = make(c * kElems, kElems, buffers[c & 1]);
+      ordinary[c & 1] = prepare_chunk<T, kBlock>(y[c & 1], chunks[c & 1], scales_of);
     };
     for (std::int64_t c = 0; c <= whole; ++c) {
       if (c < whole) prepare(c);
       if (c == 0) continue;
       const std::int64_t b = c - 1;
-      encode_chunk<T, kBlock>(y[b % 2], chunks[b % 2], ordinary[b % 2], codes + b * kElems / 2);
-      store_scales(scale_row, b * kChunkBlocks, kChunkBlocks, chunks[b % 2].code);
+      encode_chunk<T, kBlock>(y[b & 1], chunks[b & 1], ordinary[b & 1], codes + b * kElems / 2);
+      store_scales(scale_row, b * kChunkBlocks, kChunkBlocks, chunks[b & 1].code);
     }
     const int left = static_cast<int>(blocks_ - whole * kChunkBlocks);
     if (left == 0) return;
