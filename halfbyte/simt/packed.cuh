@@ -132,13 +132,14 @@ __device__ __forceinline__ Packed<T> in_order(const Packed<T>& leaf) {
 }
 template <class T>
 __device__ __forceinline__ Packed<T> in_order(const PairedLeaf<T>& leaf) {
-  if constexpr (sizeof(T) == 4) return leaf;
-  Packed<T> result;
+  Packed<T> result = leaf;
+  if constexpr (sizeof(T) == 2) {
 #pragma unroll
-  for (int i = 0; i < kLeaf; i += 4) {  // elements i, i + 2 in one word, i + 1, i + 3 in another
-    const std::uint32_t even = leaf.words[paired_word(i)], odd = leaf.words[paired_word(i + 1)];
-    result.words[i / 2] = __byte_perm(even, odd, 0x5410);
-    result.words[i / 2 + 1] = __byte_perm(even, odd, 0x7632);
+    for (int i = 0; i < kLeaf; i += 4) {  // elements i, i + 2 in one word, i + 1, i + 3 in another
+      const std::uint32_t even = leaf.words[paired_word(i)], odd = leaf.words[paired_word(i + 1)];
+      result.words[i / 2] = __byte_perm(even, odd, 0x5410);
+      result.words[i / 2 + 1] = __byte_perm(even, odd, 0x7632);
+    }
   }
   return result;
 }
@@ -196,13 +197,6 @@ __device__ __forceinline__ std::uint32_t repeated_signs(std::uint32_t a, std::ui
 
 // The signs of eight neighbours, that of element i at bit 4i + 3.
 template <class T>
-__device__ __forceinline__ std::uint32_t sign_nibbles(const PairedLeaf<T>& leaf, int half) {
-  if constexpr (sizeof(T) == 4) return sign_nibbles(static_cast<const Packed<T>&>(leaf), half);
-  const std::uint32_t even = repeated_signs(leaf.words[4 * half], leaf.words[4 * half + 1]);
-  const std::uint32_t odd = repeated_signs(leaf.words[4 * half + 2], leaf.words[4 * half + 3]);
-  return ((even & 0x0F0F0F0Fu) | (odd & 0xF0F0F0F0u)) & 0x88888888u;
-}
-template <class T>
 __device__ __forceinline__ std::uint32_t sign_nibbles(const Packed<T>& leaf, int half) {
   std::uint32_t words[4];
 #pragma unroll
@@ -218,6 +212,16 @@ __device__ __forceinline__ std::uint32_t sign_nibbles(const Packed<T>& leaf, int
   const std::uint32_t high = repeated_signs(words[2], words[3]);
   const std::uint32_t even = __byte_perm(low, high, 0x6420), odd = __byte_perm(low, high, 0x7531);
   return ((even & 0x0F0F0F0Fu) | (odd & 0xF0F0F0F0u)) & 0x88888888u;
+}
+template <class T>
+__device__ __forceinline__ std::uint32_t sign_nibbles(const PairedLeaf<T>& leaf, int half) {
+  if constexpr (sizeof(T) == 4) {
+    return sign_nibbles(static_cast<const Packed<T>&>(leaf), half);
+  } else {
+    const std::uint32_t even = repeated_signs(leaf.words[4 * half], leaf.words[4 * half + 1]);
+    const std::uint32_t odd = repeated_signs(leaf.words[4 * half + 2], leaf.words[4 * half + 3]);
+    return ((even & 0x0F0F0F0Fu) | (odd & 0xF0F0F0F0u)) & 0x88888888u;
+  }
 }
 
 }  // namespace halfbyte::simt
