@@ -73,78 +73,6 @@ inline constexpr int kLeafCodeBytes = F == formats::Format::kFp8 ? 16 : 8;
 template <formats::Format F>
 inline constexpr bool kHasBlockScales = F != formats::Format::kFp8;
 
-// Over what a row lies.
-enum class TileScope { kWarp, kCta, kCluster };
-
-inline constexpr int kMostRowWarps = 128;  // eight CTAs of 16
-
-// The tree over the values of the warps, zeros after them, in every thread. Adding what few there
-// are in every thread takes less time than exchanging them.
-__device__ __forceinline__ float tree_of_warps(const float (&sums)[kMostRowWarps], int warps,
-                                               int lane) {
-  const auto tree_of_4 = [&](int i) {
-    const float4 four = reinterpret_cast<const float4*>(sums)[i];
-    return numerics::add_rn(numerics::add_rn(four.x, four.y), numerics::add_rn(four.z, four.w));
-  };
-  if (warps <= 8) return numerics::add_rn(tree_of_4(0), tree_of_4(1));
-  if (warps <= 16) {
-    return numerics::add_rn(numerics::add_rn(tree_of_4(0), tree_of_4(1)),
-                            numerics::add_rn(tree_of_4(2), tree_of_4(3)));
-  }
-  float value = tree_of_4(lane);
-#pragma unroll
-  for (int bit = 1; bit < 32; bit *= 2) {
-    value = numerics::add_rn(value, __shfl_xor_sync(~0u, value, bit));
-  }
-  return value;
-}
-
-// The largest of the values of the warps, zeros after them, in every thread.
-__device__ __forceinline__ std::uint32_t max_of_warps(const std::uint32_t (&maxima)[kMostRowWarps],
-                                                      int lane) {
-  const uint4 four = reinterpret_cast<const uint4*>(maxima)[lane];
-  return __reduce_max_sync(~0u, max(max(four.x, four.y), max(four.z, four.w)));
-}
-
-// Shared memory of the collectives of a CTA; two of each, so that one barrier a use is enough.
-struct TileScratch {
-  alignas(16) float sums[2][kMostRowWarps];
-  alignas(16) std::uint32_t maxima[2][kMostRowWarps];
-};
-
-// The CTAs of a cluster, one behind the other along a row.
-struct TileCluster {
-  int ctas = 1, rank = 0;
-
-#if __CUDA_ARCH__ >= 900
-  __device__ __forceinline__ void begin() {
-    asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(ctas));
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    arrive();  // all are there to be written to, once the first wait() returns
-  }
-  __device__ __forceinline__ void arrive() const {
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-  }
-  __device__ __forceinline__ void wait() const {
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-  }
-  // Lane i gives a word of this warp to the i-th CTA, at the same place.
-  __device__ __forceinline__ void give(const void* place, std::uint32_t word, int lane) const {
-    if (lane >= ctas) return;
-    std::uint32_t address;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;"
-        : "=r"(address)
-        : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(place))), "r"(lane));
-    asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(address), "r"(word) : "memory");
-  }
-#else
-  __device__ void begin() {}
-  __device__ void arrive() const {}
-  __device__ void wait() const {}
-  __device__ void give(const void*, std::uint32_t, int) const {}
-#endif
-};
-
 // The address of element 16 * leaf of a row; strides in bytes.
 template <class T>
 __device__ __forceinline__ T* tile_address(T* first, std::uint32_t row, std::uint32_t stride) {
@@ -163,7 +91,7 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
   constexpr bool kOneWarp = kScope == TileScope::kWarp, kClusters = kScope == TileScope::kCluster;
   constexpr bool kExchanges = Source::kSums || kRowScales;
   using Encoder = RowEncoder<kFormat>;
-  __shared__ TileScratch scratch;
+  __shared__ TileScratch<kMostRowWarps<kScope>> scratch;
   const auto& target = out.target;
 
   if constexpr (Source::kQuantizes) {
@@ -235,11 +163,8 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
     if (active[j]) source.load_constants(first_leaf + j * 32, constants[j]);
   }
 
-  if constexpr (!kOneWarp && kExchanges) {  // the trees' padding
-    for (int i = warps + static_cast<int>(threadIdx.x); i < kMostRowWarps; i += blockDim.x) {
-      scratch.sums[0][i] = scratch.sums[1][i] = 0.0f;
-      scratch.maxima[0][i] = scratch.maxima[1][i] = 0;
-    }
+  if constexpr (!kOneWarp && kExchanges) {
+    scratch.pad(warps);
     if (kClusters) cluster.wait();
   }
   Encoder encoder;

@@ -112,10 +112,12 @@ base::Status launch_row_tile_kernel(const Source& source, TileOutputs<Source::kF
   if (row_ctas + padding_ctas == 0) return {};
   out.row_ctas = static_cast<std::uint32_t>(row_ctas);
   out.programmatic = options.programmatic;
+  LaunchOptions with_cluster = options;
+  with_cluster.cluster = plan.cluster;
   return launch<kKernel>(
       "row_tile_kernel", dim3(static_cast<unsigned>(row_ctas + padding_ctas)),
-      dim3(static_cast<unsigned>(plan.warps * 32), static_cast<unsigned>(plan.rows_a_cta)), options,
-      source, out);
+      dim3(static_cast<unsigned>(plan.warps * 32), static_cast<unsigned>(plan.rows_a_cta)),
+      with_cluster, source, out);
 }
 
 // The kernel of a plan. One leaf a lane: plain sources; four: those without sums.
