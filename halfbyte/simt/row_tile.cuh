@@ -6,9 +6,8 @@
 //   y -> memory, amax, RowEncoder -> codes, scales <----------+
 //
 // Leaf (warp * kLeaves + j) * 32 + lane is the j-th of a lane: a warp's leaves are neighbours, and
-// a subtree of the canonical sum. Rows of one warp share a CTA and meet no barrier; rows too long
-// for a CTA, or few, lie over the CTAs of a cluster, which exchange the sums of their warps. A
-// Source gives a room's part:
+// a subtree of the canonical sum. Rows of one warp share a CTA and meet no barrier; where nothing
+// of a row is summed, it may be split over CTAs. A Source gives a room's part:
 //
 //   using Element = T, Y = Packed<T> or PairedLeaf<T>;    struct Raw, Constants;
 //   static constexpr bool kQuantizes, kPlain, kSums;      static constexpr Format kFormat;
@@ -37,10 +36,10 @@ template <formats::Format F>
 struct TileOutputs {
   std::uint32_t rows = 0;
   int leaves = 0;
-  std::uint32_t row_ctas = 0;  // the CTAs after them write the scales' padding
-  std::uint32_t cluster = 1;   // CTAs of a row
-  bool programmatic = false;   // launched so: wait for the kernel before, before the first read
-  std::uint32_t y_stride = 0;  // bytes
+  std::uint32_t row_ctas = 0;   // the CTAs after them write the scales' padding
+  std::uint32_t row_split = 1;  // CTAs of a row
+  bool programmatic = false;    // launched so: wait for the kernel before, before the first read
+  std::uint32_t y_stride = 0;   // bytes
   void* y = nullptr;
   float* amax = nullptr;  // of the tensor; holds +0 before the launch
   TileTarget<F> target;   // where Source::kQuantizes
@@ -88,11 +87,25 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
   constexpr formats::Format kFormat = Source::kFormat;
   constexpr int kCodeBytes = kLeafCodeBytes<kFormat>;
   constexpr int kBlockLeaves = kFormat == formats::Format::kMxfp4 ? 2 : 1;
-  constexpr bool kOneWarp = kScope == TileScope::kWarp, kClusters = kScope == TileScope::kCluster;
-  constexpr bool kExchanges = Source::kSums || kRowScales;
+  constexpr bool kOneWarp = kScope == TileScope::kWarp, kSplit = kScope == TileScope::kSplit;
+  static_assert(!kSplit || (!Source::kSums && !kRowScales));
   using Encoder = RowEncoder<kFormat>;
-  __shared__ TileScratch<kMostRowWarps<kScope>> scratch;
+  __shared__ TileScratch scratch;
   const auto& target = out.target;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warps = kOneWarp ? 1 : static_cast<int>(blockDim.x) / 32;  // of a row in this CTA
+  const int warp = (kOneWarp ? 0 : static_cast<int>(threadIdx.x) / 32) +
+                   (kSplit ? static_cast<int>(blockIdx.x % out.row_split) * warps : 0);
+  const std::uint32_t step = kOneWarp ? out.row_ctas * blockDim.y
+                             : kSplit ? out.row_ctas / out.row_split
+                                      : out.row_ctas;
+  std::uint32_t row = kOneWarp ? blockIdx.x * blockDim.y + threadIdx.y
+                      : kSplit ? blockIdx.x / out.row_split
+                               : blockIdx.x;
+  const int first_leaf = warp * kLeaves * 32 + lane;
+  bool active[kLeaves];
+#pragma unroll
+  for (int j = 0; j < kLeaves; ++j) active[j] = first_leaf + j * 32 < out.leaves;
 
   if constexpr (Source::kQuantizes) {
     if (__builtin_expect(blockIdx.x >= out.row_ctas, 0)) {
@@ -105,40 +118,6 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
       return;
     }
   }
-
-  TileCluster cluster;
-  if (kClusters && kExchanges) {
-    cluster.begin();
-  } else if (kClusters) {
-    cluster.ctas = static_cast<int>(out.cluster);
-    cluster.rank = static_cast<int>(blockIdx.x % out.cluster);
-  }
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int cta_warps = kOneWarp ? 1 : static_cast<int>(blockDim.x) / 32;
-  const int warps = kClusters ? cta_warps * cluster.ctas : cta_warps;  // of a row
-  const int warp = (kOneWarp ? 0 : static_cast<int>(threadIdx.x) / 32) +
-                   (kClusters ? cluster.rank * cta_warps : 0);
-  const std::uint32_t step = kOneWarp    ? out.row_ctas * blockDim.y
-                             : kClusters ? out.row_ctas / out.cluster
-                                         : out.row_ctas;
-  std::uint32_t row = kOneWarp    ? blockIdx.x * blockDim.y + threadIdx.y
-                      : kClusters ? blockIdx.x / out.cluster
-                                  : blockIdx.x;
-  const int first_leaf = warp * kLeaves * 32 + lane;
-  bool active[kLeaves];
-#pragma unroll
-  for (int j = 0; j < kLeaves; ++j) active[j] = first_leaf + j * 32 < out.leaves;
-  // One value a warp, of all warps of the row, in every one of them.
-  const auto exchange = [&](void* place, std::uint32_t word) {
-    if constexpr (kClusters) {
-      cluster.give(place, word, lane);
-      cluster.arrive();
-      cluster.wait();
-    } else {
-      if (lane == 0) *static_cast<std::uint32_t*>(place) = word;
-      __syncthreads();
-    }
-  };
 
   typename Source::Constants constants[kLeaves];
   typename Source::Raw raw[kLeaves];
@@ -163,10 +142,7 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
     if (active[j]) source.load_constants(first_leaf + j * 32, constants[j]);
   }
 
-  if constexpr (!kOneWarp && kExchanges) {
-    scratch.pad(warps);
-    if (kClusters) cluster.wait();
-  }
+  if (!kOneWarp && (Source::kSums || kRowScales)) scratch.pad(warps, lane);
   Encoder encoder;
   std::uint8_t* code_column = nullptr;
   std::uint8_t* scale_columns[2] = {nullptr, nullptr};
@@ -211,8 +187,9 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
       if (next < out.rows) fetch(next);
       float value = warp_tree_sum(sums, lane);
       if constexpr (!kOneWarp) {
-        exchange(&scratch.sums[parity][warp], numerics::float_bits(value));
-        value = tree_of_warps(scratch.sums[parity], warps, lane);
+        if (lane == 0) scratch.sums[parity][warp] = value;
+        __syncthreads();
+        value = tree_of_warps(scratch.sums[parity], warps);
       }
       value = source.row_value(value);
 #pragma unroll
@@ -251,8 +228,9 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
           }
           of_row = __reduce_max_sync(~0u, of_row);
           if constexpr (!kOneWarp) {
-            exchange(&scratch.maxima[parity][warp], of_row);
-            of_row = max_of_warps(scratch.maxima[parity], lane);
+            if (lane == 0) scratch.maxima[parity][warp] = of_row;
+            __syncthreads();
+            of_row = __reduce_max_sync(~0u, scratch.maxima[parity][lane]);
           }
           encoder = Encoder::from_amax(numerics::bits_float(of_row), target.how);
           if (first_leaf == 0) target.row_scale[row] = encoder.decode();
@@ -298,10 +276,6 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
     }
   }
   release_next_kernel(out.programmatic);
-  if constexpr (kClusters && kExchanges) {  // no CTA may be gone that another writes to
-    cluster.arrive();
-    cluster.wait();
-  }
 }
 
 }  // namespace halfbyte::simt
