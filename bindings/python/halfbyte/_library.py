@@ -67,6 +67,8 @@ class Execution(_Sized):
         ("stream", c_void_p),
         ("workspace", c_void_p),
         ("workspace_bytes", c_uint64),
+        ("programmatic_launch", c_int32),
+        ("constant_weights", c_int32),
     ]
 
 

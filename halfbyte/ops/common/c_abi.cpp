@@ -197,6 +197,16 @@ Status read_execution(const halfbyte_execution* from, base::Execution& to) {
   if (copy.reserved != 0) {
     return invalid_argument("execution: reserved", "0", std::to_string(copy.reserved));
   }
+  const auto read_flag = [](const char* argument, std::int32_t value, bool& flag) -> Status {
+    if (value != 0 && value != 1)
+      return invalid_argument(argument, "0 or 1", std::to_string(value));
+    flag = value == 1;
+    return {};
+  };
+  HALFBYTE_RETURN_IF_ERROR(
+      read_flag("programmatic_launch", copy.programmatic_launch, to.programmatic_launch));
+  HALFBYTE_RETURN_IF_ERROR(
+      read_flag("constant_weights", copy.constant_weights, to.constant_weights));
   to.num_threads = copy.num_threads;
   to.stream = copy.stream;
   to.workspace = copy.workspace;

@@ -305,6 +305,8 @@ Status run_on_cuda(CudaArena& arena, bool in_graph, TensorSet& set, const Operat
   execution.stream = arena.stream;
   execution.workspace = arena.memory;
   execution.workspace_bytes = base::kComputedWorkspaceBytes;
+  // In a graph also launched programmatically: of two operators the second waits for the first.
+  execution.programmatic_launch = execution.constant_weights = in_graph;
   const auto launch = [&] { return operation(set, execution); };
   const Status status = in_graph ? replay(arena, launch) : launch();
   set.place({}, {});
