@@ -98,7 +98,7 @@ struct PrepareWeightsArgs {
 HALFBYTE_API base::Status prepare_weights(const PrepareWeightsArgs& args,
                                           const base::Execution& execution = {});
 // Writes all of plain.codes and plain.scales (padding as zero): what prepare_weights was given, but
-// that zeros are +0.
+// that the sign of a negative NVFP4 scale is in its block's codes.
 HALFBYTE_API base::Status unprepare_weights(const PrepareWeightsArgs& args,
                                             const base::Execution& execution = {});
 

@@ -14,8 +14,11 @@
 
 namespace halfbyte::ops {
 
-// Blocks of a slice of K: within a slice blocks add up in order, slices in a balanced tree.
-inline constexpr int kSliceBlocks = 8;
+// A slice of K: within it blocks add up in order, slices in a balanced tree.
+inline constexpr int kSliceColumns = 128;
+HALFBYTE_HD constexpr int slice_blocks(formats::Format format) {
+  return kSliceColumns / formats::block_elements(format);
+}
 
 // 2 * e2m1: an integer, magnitude 0, 1, 2, 3, 4, 6, 8, 12.
 HALFBYTE_HD constexpr int e2m1_doubled(std::uint8_t code) {

@@ -20,40 +20,54 @@ using base::Status;
 namespace reference {
 namespace {
 
-// A code byte whose zeros are +0.
-constexpr std::uint8_t without_negative_zero(std::uint8_t byte) {
-  const int low = byte & 0x0F, high = byte & 0xF0;
-  return static_cast<std::uint8_t>((low == 0x08 ? 0 : low) | (high == 0x80 ? 0 : high));
-}
+// What prepare_codes and prepare_scales read.
+struct PlainWeights {
+  explicit PlainWeights(const PrepareProblem& of)
+      : problem(of), format(of.format), rows(of.rows), columns(of.columns) {}
+  std::uint8_t code(std::int64_t n, std::int64_t k) const {
+    return formats::e2m1_unpack(problem.codes[problem.code_rows.offset(n) + k / 2],
+                                static_cast<int>(k % 2));
+  }
+  std::uint8_t scale(std::int64_t n, std::int64_t block) const {
+    return problem.scales[formats::scale_offset(problem.layout, n, block,
+                                                columns / formats::block_elements(format))];
+  }
+  const PrepareProblem& problem;
+  Format format;
+  std::int64_t rows, columns;
+};
 
-void prepare_rows(const void* context, std::int64_t begin, std::int64_t end, simd::Scratch) {
+void prepare_tiles(const void* context, std::int64_t begin, std::int64_t end, simd::Scratch) {
   const PrepareProblem& problem = *static_cast<const PrepareProblem*>(context);
-  const PreparedLayout layout(problem.format, problem.rows, problem.columns);
-  const std::int64_t blocks = problem.columns / formats::block_elements(problem.format);
-  for (std::int64_t n = begin; n < end; ++n) {
-    const std::uint8_t* codes = problem.codes + problem.code_rows.offset(n);
-    for (std::int64_t byte = 0; byte < problem.columns / 2; ++byte) {
-      problem.prepared[layout.code_offset(n, byte)] = without_negative_zero(codes[byte]);
-    }
-    for (std::int64_t k = 0; k < blocks; ++k) {
-      problem.prepared[layout.scale_offset(n, k)] =
-          problem.scales[formats::scale_offset(problem.layout, n, k, blocks)];
+  const PlainWeights weights(problem);
+  const std::int64_t slices = (problem.columns + kUnitColumns - 1) / kUnitColumns;
+  for (std::int64_t tile = begin; tile < end; ++tile) {
+    for (std::int64_t slice = 0; slice < slices; ++slice) {
+      std::uint8_t* unit =
+          problem.prepared + unit_offset(problem.format, problem.columns, tile, slice);
+      for (int row = 0; row < 8; ++row) {
+        for (int block = 0; block < 8; ++block) {
+          for (int pair = 0; pair < 4; ++pair) {
+            prepare_codes(weights, tile, slice, row, pair, block, unit);
+          }
+        }
+        for (int i = 0; i < 4; ++i) prepare_scales(weights, tile, slice, row, i, unit);
+      }
     }
   }
 }
 
 void unprepare_rows(const void* context, std::int64_t begin, std::int64_t end, simd::Scratch) {
   const PrepareProblem& problem = *static_cast<const PrepareProblem*>(context);
-  const PreparedLayout layout(problem.format, problem.rows, problem.columns);
   const std::int64_t blocks = problem.columns / formats::block_elements(problem.format);
   for (std::int64_t n = begin; n < end; ++n) {
+    const PreparedRow row(problem.prepared, problem.format, problem.columns, n);
     std::uint8_t* codes = problem.codes + problem.code_rows.offset(n);
     for (std::int64_t byte = 0; byte < problem.columns / 2; ++byte) {
-      codes[byte] = problem.prepared[layout.code_offset(n, byte)];
+      codes[byte] = formats::e2m1_pack(row.code(2 * byte), row.code(2 * byte + 1));
     }
     for (std::int64_t k = 0; k < blocks; ++k) {
-      problem.scales[formats::scale_offset(problem.layout, n, k, blocks)] =
-          problem.prepared[layout.scale_offset(n, k)];
+      problem.scales[formats::scale_offset(problem.layout, n, k, blocks)] = row.scale(k);
     }
   }
 }
@@ -61,12 +75,8 @@ void unprepare_rows(const void* context, std::int64_t begin, std::int64_t end, s
 }  // namespace
 
 void prepare_weights(const PrepareProblem& problem, int num_threads) {
-  if (problem.rows == 0) return;
-  // Padding is zero.
-  std::memset(problem.prepared, 0,
-              static_cast<std::size_t>(
-                  prepared_weight_bytes(problem.format, problem.rows, problem.columns)));
-  simd::parallel_rows(problem.rows, problem.columns, num_threads, 0, prepare_rows, &problem);
+  const std::int64_t tiles = (problem.rows + kTileRows - 1) / kTileRows;
+  simd::parallel_rows(tiles, kTileRows * problem.columns, num_threads, 0, prepare_tiles, &problem);
 }
 
 void unprepare_weights(const PrepareProblem& problem, int num_threads) {

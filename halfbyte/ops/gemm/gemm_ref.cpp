@@ -14,44 +14,46 @@ using numerics::visit_float;
 class WeightRow {
  public:
   WeightRow(const GemmProblem& problem, std::int64_t group, std::int64_t n)
-      : problem_(problem), group_(group), n_(n), layout_(problem.format, problem.n, problem.k) {}
+      : problem_(problem),
+        n_(n),
+        prepared_(problem.b_prepared + group * problem.b_prepared_stride, problem.format, problem.k,
+                  n) {
+    if (problem.form == WeightForm::kPrepared) return;
+    codes_ = problem.b_codes + problem.b_rows.offset(group * problem.n + n);
+    scales_ = problem.b_scales + group * problem.b_scale_stride;
+  }
 
   std::uint8_t scale(std::int64_t block) const {
-    if (problem_.form == WeightForm::kPrepared) return prepared()[layout_.scale_offset(n_, block)];
-    return problem_
-        .b_scales[group_ * problem_.b_scale_stride +
-                  formats::scale_offset(problem_.b_layout, n_, block, problem_.blocks())];
+    if (problem_.form == WeightForm::kPrepared) return prepared_.scale(block);
+    return scales_[formats::scale_offset(problem_.b_layout, n_, block, problem_.blocks())];
   }
-  // The bytes of a block's codes.
+  // The codes of a block, two a byte.
   void codes(std::int64_t block, std::uint8_t* to) const {
     const int bytes = problem_.block() / 2;
     for (int i = 0; i < bytes; ++i) {
       const std::int64_t byte = block * bytes + i;
-      to[i] = problem_.form == WeightForm::kPrepared ? prepared()[layout_.code_offset(n_, byte)]
-                                                     : plain()[byte];
+      to[i] = problem_.form == WeightForm::kPlain
+                  ? codes_[byte]
+                  : formats::e2m1_pack(prepared_.code(2 * byte), prepared_.code(2 * byte + 1));
     }
   }
 
  private:
-  const std::uint8_t* prepared() const {
-    return problem_.b_prepared + group_ * problem_.b_prepared_stride;
-  }
-  const std::uint8_t* plain() const {
-    return problem_.b_codes + problem_.b_rows.offset(group_ * problem_.n + n_);
-  }
-
   const GemmProblem& problem_;
-  std::int64_t group_, n_;
-  PreparedLayout layout_;
+  std::int64_t n_;
+  PreparedRow prepared_;
+  const std::uint8_t* codes_ = nullptr;
+  const std::uint8_t* scales_ = nullptr;
 };
 
 // The sum over K, slice by slice; add(acc, block) is the next block of a slice.
 template <class Add>
-float sum_blocks(std::int64_t blocks, const Add& add) {
+float sum_blocks(const GemmProblem& problem, const Add& add) {
+  const std::int64_t blocks = problem.blocks(), width = slice_blocks(problem.format);
   numerics::TreeSum slices;
-  for (std::int64_t begin = 0; begin < blocks; begin += kSliceBlocks) {
+  for (std::int64_t begin = 0; begin < blocks; begin += width) {
     float acc = 0.0f;
-    for (std::int64_t block = begin; block < begin + kSliceBlocks && block < blocks; ++block) {
+    for (std::int64_t block = begin; block < begin + width && block < blocks; ++block) {
       acc = add(acc, block);
     }
     slices.add(acc);
@@ -63,7 +65,7 @@ float sum_quantized(const GemmProblem& problem, std::int64_t row, std::int64_t s
                     const WeightRow& weights) {
   const std::uint8_t* codes = problem.a_codes + problem.a_rows.offset(row);
   const int bytes = problem.block() / 2;
-  return sum_blocks(problem.blocks(), [&](float acc, std::int64_t block) {
+  return sum_blocks(problem, [&](float acc, std::int64_t block) {
     std::uint8_t weight_codes[16];
     weights.codes(block, weight_codes);
     const int dot = block_dot(codes + block * bytes, weight_codes, bytes);
@@ -76,7 +78,7 @@ float sum_quantized(const GemmProblem& problem, std::int64_t row, std::int64_t s
 
 float sum_values(const GemmProblem& problem, const float* x, const WeightRow& weights) {
   const int block_columns = problem.block();
-  return sum_blocks(problem.blocks(), [&](float acc, std::int64_t block) {
+  return sum_blocks(problem, [&](float acc, std::int64_t block) {
     std::uint8_t weight_codes[16];
     weights.codes(block, weight_codes);
     const float dot = block_dot_16bit(x + block * block_columns, weight_codes, block_columns);

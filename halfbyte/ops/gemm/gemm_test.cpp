@@ -51,7 +51,7 @@ class Oracle {
   float operator()(std::int64_t m, std::int64_t n) const {
     std::vector<float> slices;
     for (std::int64_t b = 0; b < shape_.k / block_; ++b) {
-      if (b % kSliceBlocks == 0) slices.push_back(0.0f);
+      if (b % slice_blocks(shape_.format) == 0) slices.push_back(0.0f);
       slices.back() = add_block(slices.back(), m, n, b);
     }
     std::size_t width = 1;
@@ -260,20 +260,20 @@ TEST(Gemm, BlockDotOfAllCodePairs) {
   }
 }
 
-// The order is the contract's: slices of kSliceBlocks blocks, then a balanced tree.
+// The order is the contract's: slices of kSliceColumns columns, then a balanced tree.
 TEST(Gemm, OrderOfTheSum) {
   // Block 0 sums to 448 * 448 * 16, whose last place is 2^-2; each other block to 16 * 2^-7: half
   // of that, which is lost where it meets block 0 by itself (in its slice; ties to even), but not
   // where a slice of them does.
-  Uniform product{.k = 16 * 2 * kSliceBlocks};
+  Uniform product{.k = 2 * kSliceColumns};
   product.make();
-  for (std::int64_t b = 0; b < 2 * kSliceBlocks; ++b) {
+  for (std::int64_t b = 0; b < 2 * kSliceColumns / 16; ++b) {
     testing::set_bits(product.set.view("a_scales"), b, b == 0 ? 0x7E : 0x20);  // 448, 2^-3
     testing::set_bits(product.set.view("b_scales"), b, b == 0 ? 0x7E : 0x18);  // 448, 2^-4
   }
   ASSERT_TRUE(gemm(product.args, on_reference()).ok());
   const float large = 448.0f * 448.0f * 16.0f;
-  EXPECT_EQ(testing::get(product.args.c, 0), large + 0x1p-3f * kSliceBlocks);
+  EXPECT_EQ(testing::get(product.args.c, 0), large + 0x1p-3f * kSliceColumns / 16);
 }
 
 // A row of C is the same alone and in any batch, and so is a column among any others.
