@@ -5,6 +5,7 @@
 #include "halfbyte/base/float_environment.h"
 #include "halfbyte/ops/common/dispatch.h"
 #include "halfbyte/ops/gemm/gemm_arguments.h"
+#include "halfbyte/ops/gemm/gemm_input.h"
 #include "halfbyte/ops/gemm/gemm_kernels.h"
 
 namespace halfbyte::ops {
@@ -22,16 +23,28 @@ struct Implementation {
   GemmKernel kernel;
 };
 
-// In order of preference; the reference runs where nothing else does.
+// The reference runs where nothing else does.
 constexpr Implementation kImplementations[] = {
-    {CpuLevel::kReference, reference::gemm},
+#ifdef HALFBYTE_HAS_CPU_V4
+    {CpuLevel::kV4, v4::gemm},
+#endif
+#ifdef HALFBYTE_HAS_CPU_V3
+    {CpuLevel::kV3, v3::gemm},
+#endif
+#ifdef HALFBYTE_HAS_CPU_NEON
+    {CpuLevel::kNeon, neon::gemm},
+#endif
+    {CpuLevel::kReference, nullptr},
 };
 
-GemmKernel kernel_for(CpuLevel level) {
+void run_on_cpu(const GemmProblem& problem, CpuLevel level, int num_threads) {
   for (const Implementation& implementation : kImplementations) {
-    if (implementation.level == level) return implementation.kernel;
+    if (implementation.level != level || implementation.kernel == nullptr) continue;
+    const GemmInputBuffer buffer(problem, num_threads);
+    implementation.kernel(problem, buffer.input(), num_threads);
+    return;
   }
-  return reference::gemm;
+  reference::gemm(problem);
 }
 
 Status check_workspace(const Execution& execution, std::size_t bytes) {
@@ -88,7 +101,7 @@ Status run_gemm(const GemmArgs& args, const Execution& execution) {
     return cuda::gemm(problem, args.c.device, execution.stream, execution.workspace,
                       execution.workspace_bytes);
   }
-  kernel_for(choice.cpu_level)(problem, execution.num_threads);
+  run_on_cpu(problem, choice.cpu_level, execution.num_threads);
   return {};
 }
 

@@ -93,22 +93,23 @@ struct PrepareProblem {
   std::uint8_t* prepared = nullptr;
 };
 
-using GemmKernel = void (*)(const GemmProblem& problem, int num_threads);
+struct GemmInput;  // gemm_input.h
+using GemmKernel = void (*)(const GemmProblem& problem, const GemmInput& input, int num_threads);
 
 namespace reference {
-void gemm(const GemmProblem& problem, int num_threads);
+void gemm(const GemmProblem& problem);
 // On every CPU level.
 void prepare_weights(const PrepareProblem& problem, int num_threads);
 void unprepare_weights(const PrepareProblem& problem, int num_threads);
 }  // namespace reference
 namespace v3 {
-void gemm(const GemmProblem& problem, int num_threads);
+void gemm(const GemmProblem& problem, const GemmInput& input, int num_threads);
 }
 namespace v4 {
-void gemm(const GemmProblem& problem, int num_threads);
+void gemm(const GemmProblem& problem, const GemmInput& input, int num_threads);
 }
 namespace neon {
-void gemm(const GemmProblem& problem, int num_threads);
+void gemm(const GemmProblem& problem, const GemmInput& input, int num_threads);
 }
 
 namespace cuda {

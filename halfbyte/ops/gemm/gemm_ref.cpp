@@ -128,7 +128,7 @@ void compute_row(const GemmProblem& problem, std::int64_t row, T* c) {
 
 }  // namespace
 
-void gemm(const GemmProblem& problem, int /*num_threads*/) {
+void gemm(const GemmProblem& problem) {
   visit_float(problem.c_dtype, [&]<class T>(T) {
     for (std::int64_t row = 0; row < problem.m; ++row) {
       compute_row(problem, row, static_cast<T*>(problem.c) + problem.c_rows.offset(row));
