@@ -150,6 +150,7 @@ HWY_INLINE void transpose_scale_bytes(const std::uint8_t* const* rows, ScaleByte
 HWY_INLINE void gather_scale_bytes(const GemmProblem& problem, const Panel& panel,
                                    std::int64_t first_block, std::int64_t blocks, ScaleBytes& to) {
   const std::int64_t columns = problem.blocks();
+  if (blocks < kMostBlocks) std::memset(&to, 0, sizeof(to));
   if (problem.b_layout != ScaleLayout::kLinear) {
     for (int i = 0; i < kPanelRows; ++i) {
       for (std::int64_t b = 0; b < blocks; ++b) {
@@ -180,16 +181,19 @@ HWY_INLINE Vf e4m3_values_not_nan(const std::uint8_t* p) {
   return hn::Mul(hn::BitCast(Df(), bits), hn::Set(Df(), 0x1p120f));
 }
 
-HWY_INLINE bool any_nan(const ScaleBytes& scales, std::int64_t blocks) {
-  std::uint32_t found = 0;
-  for (std::int64_t b = 0; b < blocks; ++b) {
-    for (int i = 0; i < kPanelRows; ++i) found |= (scales.bytes[b][i] & 0x7Fu) == 0x7Fu ? 1u : 0u;
+HWY_INLINE bool any_nan(const ScaleBytes& scales) {
+  const hn::Repartition<std::uint8_t, Df> d;
+  const auto magnitude = hn::Set(d, 0x7F);
+  auto most = hn::Zero(d);
+  for (std::size_t i = 0; i < sizeof(scales.bytes); i += hn::Lanes(d)) {
+    const auto bytes = hn::LoadU(d, scales.bytes[0] + i);
+    most = hn::Max(most, hn::And(bytes, magnitude));
   }
-  return found != 0;
+  return !hn::AllFalse(d, hn::Eq(most, magnitude));
 }
 
 HWY_INLINE void stage_e4m3(const ScaleBytes& scales, std::int64_t blocks, Stage& stage) {
-  const bool nan = any_nan(scales, blocks);
+  const bool nan = any_nan(scales);
   for (std::int64_t b = 0; b < blocks; ++b) {
     for (std::int64_t i = 0; i < kPanelRows; i += kLanes) {
       const std::uint8_t* p = scales.bytes[b] + i;
@@ -314,6 +318,26 @@ HWY_INLINE void stage_prepared_mxfp4_scales(const std::uint8_t* unit, std::int64
   stage_e8m0(scales, blocks, factors, stage);
 }
 
+// Sixteen rows a page or so apart are more streams than a processor follows. So a share of the next
+// panel's lines, in the order of memory, is asked for at each slice.
+HWY_INLINE void prefetch_next_panel(const GemmProblem& problem, const Panel& panel,
+                                    std::int64_t slice) {
+  const std::int64_t slices = (problem.k + kSliceColumns - 1) / kSliceColumns;
+  const std::int64_t next_panel = kPanelRows * problem.b_rows.inner_stride;
+  std::int64_t row = slice * kPanelRows / slices, line = slice * kPanelRows % slices;
+  for (int i = 0; i < kPanelRows; ++i) {
+    __builtin_prefetch(panel.rows[row] + next_panel + line * 64, 0, 2);
+    if (++line == slices) {
+      line = 0;
+      if (++row == kPanelRows) row = kPanelRows - 1;
+    }
+  }
+  if (problem.b_layout != ScaleLayout::kLinear) return;
+  const std::int64_t columns = problem.blocks(), share = kPanelRows * slice_blocks(problem.format);
+  const std::uint8_t* scales = panel.scales + (panel.n + kPanelRows) * columns + slice * share;
+  for (std::int64_t i = 0; i < share; i += 64) __builtin_prefetch(scales + i, 0, 2);
+}
+
 // Slice `slice` of the panel, `blocks` of its blocks.
 template <WeightForm kForm>
 HWY_INLINE void stage_slice(const GemmProblem& problem, const Panel& panel, std::int64_t slice,
@@ -328,6 +352,7 @@ HWY_INLINE void stage_slice(const GemmProblem& problem, const Panel& panel, std:
       stage_prepared_mxfp4_scales(unit, blocks, factors, stage);
     }
   } else {
+    prefetch_next_panel(problem, panel, slice);
     stage_plain_words(panel.rows, slice * (kSliceColumns / 2), blocks * problem.block() / 2, stage);
     ScaleBytes scales;
     gather_scale_bytes(problem, panel, slice * slice_blocks(problem.format), blocks, scales);
