@@ -66,7 +66,8 @@ DecodePlan plan_decode(const DecodeShape& shape, std::int64_t n, std::int64_t k,
     plan.group_tiles = std::clamp(device.shared_bytes / 6 / pend_bytes, 1, team_tiles);
   }
   constexpr int kAlign = 128;
-  plan.part_offset = round_up(kDecodeBarrierBytes + kDecodeMaxTokens * kDecodeRowBytes, kAlign);
+  plan.part_offset = round_up(
+      kDecodeBarrierBytes + kDecodeMaxTokens * kDecodeRowBytes + kDecodeCursorBytes, kAlign);
   plan.pend_offset =
       plan.part_offset + decode_slots(shape) * kDecodeWarps * decode_part_floats(shape) * 4;
   plan.raw_offset = round_up(plan.pend_offset + plan.group_tiles * pend_bytes, kAlign);
