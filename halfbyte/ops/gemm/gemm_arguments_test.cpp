@@ -260,9 +260,8 @@ TEST(GemmArguments, Groups) {
     });
   };
   grouped("groups.count", [](Call& c) { c.args.groups.count = -1; });
-  refused("row_offsets", [](Call& c) {
-    c.args.groups.row_offsets = c.add("row_offsets", DType::kI32, {3});
-  });
+  refused("row_offsets",
+          [](Call& c) { c.args.groups.row_offsets = c.add("row_offsets", DType::kI32, {3}); });
   refused("scale_row_offsets", [](Call& c) {
     c.args.groups.scale_row_offsets = c.add("scale_row_offsets", DType::kI32, {3});
   });
