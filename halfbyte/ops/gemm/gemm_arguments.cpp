@@ -55,9 +55,10 @@ Status check_prepared(const char* argument, const TensorView& prepared, std::int
 
 namespace {
 
-// Memory that a query may lack; nothing is read from it.
+// An address for memory that a query lacks; nothing is read from it.
 TensorView with_memory(TensorView view) {
-  if (view && view.data == nullptr) view.data = reinterpret_cast<void*>(std::uintptr_t{4096});
+  alignas(kPreparedAlignment) static std::byte nowhere[kPreparedAlignment];
+  if (view && view.data == nullptr) view.data = nowhere;
   return view;
 }
 
