@@ -38,19 +38,10 @@ __global__ void __launch_bounds__(kDecodeWarps * 32, 1)
   const std::uint32_t bars = smem_address(smem) + team * kDecodeTeamBarriers * 8;
   const std::uint32_t sum_full = bars + 8 * kDecodeSumBarriers;
   const std::uint32_t sum_added = bars + 8 * kDecodeAddedBarriers;
-  // A lane each of four warps: a warp's lanes would take turns.
-  if (lane == 0 && warp_k < 4) {
-    const int arrivals = warp_k == 0 ? 1 : warp_k == 3 ? jobs : kWarpsK;
-#pragma unroll 1
-    for (int x = 0; x < 4; ++x) barrier_init(bars + 8 * (warp_k * 4 + x), arrivals);
-    fence_async_proxy();
-  }
-
   // The tiles of this block, and of this team among them.
   const int block = static_cast<int>(blockIdx.x);
-  const int each = plan.tiles / plan.blocks, more_tiles = plan.tiles % plan.blocks;
-  const int begin = block * each + min(block, more_tiles);
-  const int end = begin + each + (block < more_tiles ? 1 : 0);
+  const int begin = block * plan.block_tiles + min(block, plan.more_tiles);
+  const int end = begin + plan.block_tiles + (block < plan.more_tiles ? 1 : 0);
   const int first_tile = begin + team, count = (end - first_tile + kTeams - 1) / kTeams;
   auto* c_rows = reinterpret_cast<std::int64_t*>(smem + kDecodeBarrierBytes);
   auto* decode_a = reinterpret_cast<float*>(c_rows + kDecodeMaxTokens);
@@ -80,7 +71,14 @@ __global__ void __launch_bounds__(kDecodeWarps * 32, 1)
     *next_load = load;
   };
 
-  // What is asked for later comes later: the activations go first.
+  // A lane each of four warps for the barriers: a warp's lanes would take turns.
+  if (lane == 0 && warp_k < 4) {
+    const int arrivals = warp_k == 0 ? 1 : warp_k == 3 ? jobs : kWarpsK;
+#pragma unroll 1
+    for (int x = 0; x < 4; ++x) barrier_init(bars + 8 * (warp_k * 4 + x), arrivals);
+    fence_async_proxy();
+  }
+  // What is asked for later waits behind all that was asked for before: the activations go first.
   fetch_raw<kShape>(args, warp_k * kSlices, lane, raw);
   if (warp_k == 0 && lane == 0) {
     next_load->start(count, plan);

@@ -59,6 +59,8 @@ DecodePlan plan_decode(const DecodeShape& shape, std::int64_t n, std::int64_t k,
   plan.rounds = ceil_div(plan.slices, shape.warps_k * shape.slices());
   while ((1 << plan.levels) < plan.rounds) ++plan.levels;
   plan.blocks = std::min(plan.tiles, device.multiprocessors);
+  plan.block_tiles = plan.tiles / plan.blocks;
+  plan.more_tiles = plan.tiles % plan.blocks;
   const int team_tiles = ceil_div(ceil_div(plan.tiles, plan.blocks), teams);
   const int pend_bytes = teams * plan.levels * decode_pend_floats(shape) * 4;  // a tile
   plan.group_tiles = team_tiles;
@@ -87,11 +89,7 @@ DecodeShape choose_decode_shape(int rows, std::int64_t n, std::int64_t k,
                                 const GemmDevice& device) {
   const bool short_k = k <= 4096;
   const bool many_tiles = n >= std::int64_t{6} * kTileRows * device.multiprocessors;
-  if (rows == 1) {
-    if (short_k) return many_tiles ? DecodeShape{1, true, 4, 1, 8} : DecodeShape{1, true, 2, 1, 16};
-    return {1, true, 4, 1, 16};
-  }
-  if (rows == 2) return {1, false, 4, 1, short_k ? 8 : 16};
+  if (rows <= 2) return {1, rows == 1, 4, 1, short_k && many_tiles ? 8 : 16};
   if (rows <= 4) return {1, false, 2, short_k ? 1 : 2, 16};
   if (rows <= 8) return {1, false, 1, 2, 16};
   if (rows <= 16) return {2, false, 1, 2, 16};
