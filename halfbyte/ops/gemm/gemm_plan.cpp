@@ -97,11 +97,26 @@ DecodeShape choose_decode_shape(int rows, std::int64_t n, std::int64_t k,
 }
 
 Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device) {
-  if (problem.method != GemmMethod::kAuto && problem.method != GemmMethod::kExact) {
+  if (problem.method != GemmMethod::kAuto && problem.method != GemmMethod::kExact &&
+      problem.method != GemmMethod::kDequantize) {
     return base::unsupported(std::string("method: ") + method_name(problem.method) +
-                             " is not in this build; auto and exact are");
+                             " is not in this build; auto, exact and dequantize are");
   }
   GemmPlan plan;
+  const char* no_dequantize = problem.groups != 0        ? "rows are in groups"
+                              : problem.k == 0           ? "K is 0"
+                              : !device.cublaslt.empty() ? device.cublaslt.c_str()
+                                                         : nullptr;
+  const bool demanded = problem.method == GemmMethod::kDequantize;
+  if (demanded && no_dequantize != nullptr) {
+    return base::unsupported(std::string("method: dequantize: ") + no_dequantize);
+  }
+  const bool large = problem.method == GemmMethod::kAuto && problem.m >= kDequantizeRows;
+  if (demanded || (large && no_dequantize == nullptr)) {
+    plan.kind = GemmKernelKind::kDequantize;
+    plan.why = demanded ? "demanded" : std::to_string(kDequantizeRows) + " rows of A or more";
+    return plan;
+  }
   const char* no = no_decode(problem, device);
   if (no == nullptr && problem.m > 0 && problem.n > 0) {
     const int rows = static_cast<int>(std::min<std::int64_t>(problem.m, kDecodeMaxTokens));
@@ -125,6 +140,7 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
 
 std::string to_string(const GemmPlan& plan) {
   if (plan.kind == GemmKernelKind::kAny) return "any: " + plan.why;
+  if (plan.kind == GemmKernelKind::kDequantize) return "dequantize, cuBLASLt: " + plan.why;
   const DecodePlan& decode = plan.decode;
   const DecodeShape& shape = decode.shape;
   return "decode " + std::to_string(shape.tokens()) + " tokens, " + std::to_string(shape.slices()) +

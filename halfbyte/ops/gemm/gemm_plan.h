@@ -14,6 +14,7 @@ struct GemmDevice {
   int compute_capability = 90;
   int multiprocessors = 132;
   int shared_bytes = 227 * 1024;  // of a block, at most
+  std::string cublaslt;           // why it is not there; empty: it is
 };
 
 // How the decode kernel (gemm_cuda_decode.cuh) divides its work. `tokens` rows of A at once, in
@@ -55,7 +56,10 @@ struct DecodePlan {
   int part_offset = 0, pend_offset = 0, raw_offset = 0, ring_offset = 0;
 };
 
-enum class GemmKernelKind { kDecode, kAny };
+enum class GemmKernelKind { kDecode, kAny, kDequantize };
+
+// Rows of A from which kAuto takes the bounded way (docs/performance.md).
+inline constexpr std::int64_t kDequantizeRows = 65;
 
 struct GemmPlan {
   GemmKernelKind kind = GemmKernelKind::kAny;

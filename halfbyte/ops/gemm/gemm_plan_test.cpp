@@ -11,7 +11,7 @@
 namespace halfbyte::ops {
 namespace {
 
-constexpr GemmDevice kH200{90, 132, 227 * 1024};
+const GemmDevice kH200{90, 132, 227 * 1024, ""};
 
 GemmProblem decode_problem(std::int64_t m, std::int64_t n, std::int64_t k) {
   GemmProblem problem;
@@ -71,22 +71,39 @@ TEST(GemmPlan, WhatTheDecodeKernelDoesNotTake) {
   problem = decode_problem(4, 64, 128);
   problem.groups = 2;
   EXPECT_NE(why(problem).find("groups"), std::string::npos);
-  EXPECT_NE(why(decode_problem(1, 64, 128), {80, 108, 163 * 1024}).find("sm_90"),
+  EXPECT_NE(why(decode_problem(1, 64, 128), {80, 108, 163 * 1024, ""}).find("sm_90"),
             std::string::npos);
-  EXPECT_NE(why(decode_problem(1, 64, 128), {120, 170, 30 * 1024}).find("shared memory"),
+  EXPECT_NE(why(decode_problem(1, 64, 128), {120, 170, 30 * 1024, ""}).find("shared memory"),
             std::string::npos);
 }
 
 TEST(GemmPlan, MethodsThatAreNotThere) {
   GemmProblem problem = decode_problem(1, 64, 128);
-  for (const GemmMethod method : {GemmMethod::kTensorCore, GemmMethod::kDequantize,
-                                  GemmMethod::kFp8, GemmMethod::kBlockScaled}) {
+  for (const GemmMethod method :
+       {GemmMethod::kTensorCore, GemmMethod::kFp8, GemmMethod::kBlockScaled}) {
     problem.method = method;
     const base::Result<GemmPlan> plan = gemm_plan(problem, kH200);
     ASSERT_FALSE(plan.ok());
     EXPECT_EQ(plan.status().code(), base::StatusCode::kUnsupported);
     EXPECT_NE(plan.status().message().find("method"), std::string::npos);
   }
+}
+
+TEST(GemmPlan, Dequantize) {
+  GemmProblem problem = decode_problem(kDequantizeRows - 1, 64, 128);
+  EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kDecode);
+  problem = decode_problem(kDequantizeRows, 64, 128);
+  EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kDequantize);
+  const GemmDevice without{90, 132, 227 * 1024, "no library"};
+  EXPECT_EQ(plan_of(problem, without).kind, GemmKernelKind::kDecode);
+  problem.method = GemmMethod::kExact;
+  EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kDecode);
+  problem.m = 1;
+  problem.method = GemmMethod::kDequantize;
+  EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kDequantize);
+  EXPECT_NE(gemm_plan(problem, without).status().message().find("no library"), std::string::npos);
+  problem.groups = 3;
+  EXPECT_NE(gemm_plan(problem, kH200).status().message().find("groups"), std::string::npos);
 }
 
 TEST(GemmPlan, SaysWhatItIs) {
