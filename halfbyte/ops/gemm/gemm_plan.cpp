@@ -103,8 +103,11 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
                              " is not in this build; auto, exact and dequantize are");
   }
   GemmPlan plan;
-  const char* no_dequantize = problem.groups != 0        ? "rows are in groups"
-                              : problem.k == 0           ? "K is 0"
+  const bool to_fp16 = !problem.quantized && problem.x_dtype == base::DType::kF16;
+  const char* no_dequantize = problem.groups != 0 ? "rows are in groups"
+                              : problem.k == 0    ? "K is 0"
+                              : to_fp16 && problem.format == Format::kMxfp4
+                                  ? "MXFP4 weights are not exact in fp16"
                               : !device.cublaslt.empty() ? device.cublaslt.c_str()
                                                          : nullptr;
   const bool demanded = problem.method == GemmMethod::kDequantize;
