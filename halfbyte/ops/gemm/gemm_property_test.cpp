@@ -69,7 +69,7 @@ TEST(GemmProperty, WithoutVnniEqualsReference) {
           resolve_gemm(testing::gemm_args(product, set), GemmCheck::kCall, overlap);
       if (!problem.ok()) return problem.status();
       if (problem.value().m * problem.value().n == 0) return {};
-      GemmInputBuffer buffer(problem.value());
+      GemmInputBuffer buffer(problem.value(), v4::kGemmRowsTogether);
       GemmInput input = buffer.unpack(0, how.num_threads);
       input.vnni = false;
       v4::gemm(problem.value(), input, how.num_threads);
