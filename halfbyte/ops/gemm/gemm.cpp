@@ -21,26 +21,27 @@ namespace {
 struct Implementation {
   CpuLevel level;
   GemmKernel kernel;
+  int rows_together;
 };
 
 // The reference runs where nothing else does.
 constexpr Implementation kImplementations[] = {
 #ifdef HALFBYTE_HAS_CPU_V4
-    {CpuLevel::kV4, v4::gemm},
+    {CpuLevel::kV4, v4::gemm, v4::kGemmRowsTogether},
 #endif
 #ifdef HALFBYTE_HAS_CPU_V3
-    {CpuLevel::kV3, v3::gemm},
+    {CpuLevel::kV3, v3::gemm, v3::kGemmRowsTogether},
 #endif
 #ifdef HALFBYTE_HAS_CPU_NEON
-    {CpuLevel::kNeon, neon::gemm},
+    {CpuLevel::kNeon, neon::gemm, neon::kGemmRowsTogether},
 #endif
-    {CpuLevel::kReference, nullptr},
+    {CpuLevel::kReference, nullptr, 1},
 };
 
 void run_on_cpu(const GemmProblem& problem, CpuLevel level, int num_threads) {
   for (const Implementation& implementation : kImplementations) {
     if (implementation.level != level || implementation.kernel == nullptr) continue;
-    GemmInputBuffer buffer(problem);
+    GemmInputBuffer buffer(problem, implementation.rows_together);
     for (std::int64_t row = 0; row < problem.m; row += buffer.rows_at_once()) {
       implementation.kernel(problem, buffer.unpack(row, num_threads), num_threads);
     }

@@ -65,7 +65,10 @@ HWY_INLINE void multiply_codes(const Work& work, const Words& words, std::int64_
   const GemmInput& input = work.input;
   const std::int64_t k = work.problem.k, all_blocks = work.problem.blocks();
   const std::int64_t first_block = slice * slice_blocks(kFormat);
-  const std::int64_t at_row = row - input.first_row;
+  // The rows are a group of those that alternate, or one of them.
+  const std::int64_t together = kRows == 1 ? input.together : kRows;
+  const std::int64_t first = (row - input.first_row) / together * together;
+  const std::int64_t within = kRows == 1 ? row - input.first_row - first : 0;
   const Word table =
       hn::BitCast(Du(), hn::LoadDup128(hn::Repartition<std::int8_t, Du>(), kTable.values));
   const Word mask = hn::Set(Du(), 0x0F0F0F0Fu);
@@ -76,35 +79,36 @@ HWY_INLINE void multiply_codes(const Work& work, const Words& words, std::int64_
       Word word[4];
       words.load(static_cast<int>(b) * kBlock / 8, lanes, word);
       // One block of 32 columns, or two of 16.
-      for (int first = 0; first < 4 && b < blocks; first += kBlock / 8, ++b) {
-        const std::int8_t* a = input.codes + at_row * k + slice * kSliceColumns + b * kBlock;
-        const std::int64_t at = at_row * all_blocks + first_block + b;
+      for (int start = 0; start < 4 && b < blocks; start += kBlock / 8, ++b) {
+        const std::int8_t* a =
+            input.codes + first * k + 4 * within + (slice * kSliceColumns + b * kBlock) * together;
+        const std::int64_t at = first * all_blocks + within + (first_block + b) * together;
         Dot dots[kRows];
-        for (int m = 0; m < kRows; ++m) dots[m].start(input.corrections[at + m * all_blocks]);
+        for (int m = 0; m < kRows; ++m) dots[m].start(input.corrections[at + m]);
         for (int i = 0; i < kBlock / 8; ++i) {
           // The four columns that the low and the high nibbles have, among those of A: even and
           // odd ones of 8, or those of 16 where the weights are prepared.
           const int low = kPlain ? 8 * i : 16 * (i / 2) + 4 * (i % 2);
           const int high = low + (kPlain ? 4 : 8);
-          const Word both = word[first + i];
+          const Word both = word[start + i];
           const Word low_bytes = Dot::look_up(table, hn::And(both, mask));
           const Word high_bytes = Dot::look_up(table, hn::And(hn::ShiftRight<4>(both), mask));
           for (int m = 0; m < kRows; ++m) {
-            dots[m].add(low_bytes, a + m * k + low);
-            dots[m].add(high_bytes, a + m * k + high);
+            dots[m].add(low_bytes, a + low * together + 4 * m);
+            dots[m].add(high_bytes, a + high * together + 4 * m);
           }
         }
         const Vf scale = hn::LoadU(Df(), work.stage.scales[0][b] + lanes);
         for (int m = 0; m < kRows; ++m) {
           const Vf dot = hn::ConvertTo(Df(), dots[m].total());
           if constexpr (kFormat == Format::kNvfp4) {
-            const Vf a_scale = hn::Set(Df(), input.scales[at + m * all_blocks]);
+            const Vf a_scale = hn::Set(Df(), input.scales[at + m]);
             acc[m] = hn::MulAdd(dot, hn::Mul(scale, a_scale), acc[m]);
           } else {
-            const float* a_scales = input.scales + at + (at_row + 2 * m) * all_blocks;
+            const float* a_scales = input.scales + at + first * all_blocks + m;
             const Vf rest = hn::LoadU(Df(), work.stage.scales[1][b] + lanes);
             const Vf first_factor = hn::Mul(scale, hn::Set(Df(), a_scales[0]));
-            const Vf second_factor = hn::Mul(rest, hn::Set(Df(), a_scales[all_blocks]));
+            const Vf second_factor = hn::Mul(rest, hn::Set(Df(), a_scales[all_blocks * together]));
             acc[m] = hn::Add(acc[m], hn::Mul(hn::Mul(dot, first_factor), second_factor));
           }
         }
@@ -120,24 +124,27 @@ HWY_INLINE void multiply_values(const Work& work, const Words& words, std::int64
                                 std::int64_t row, std::int64_t blocks) {
   constexpr int kBlock = formats::block_elements(kFormat);
   const std::int64_t k = work.problem.k;
+  const std::int64_t together = kRows == 1 ? work.input.together : kRows;
+  const std::int64_t first = (row - work.input.first_row) / together * together;
+  const std::int64_t within = kRows == 1 ? row - work.input.first_row - first : 0;
   for (std::int64_t lanes = 0; lanes < kPanelRows; lanes += kLanes) {
     Vf acc[kRows];
     for (Vf& each : acc) each = hn::Zero(Df());
     for (std::int64_t b = 0; b < blocks;) {
       Word word[4];
       words.load(static_cast<int>(b) * kBlock / 8, lanes, word);
-      for (int first = 0; first < 4 && b < blocks; first += kBlock / 8, ++b) {
-        const float* x = work.input.values + (row - work.input.first_row) * k +
-                         slice * kSliceColumns + b * kBlock;
+      for (int start = 0; start < 4 && b < blocks; start += kBlock / 8, ++b) {
+        const float* x = work.input.values + first * k + within +
+                         (slice * kSliceColumns + b * kBlock) * together;
         Vf even[kRows], odd[kRows];
         HWY_UNROLL(32)
         for (int i = 0; i < kBlock; ++i) {
-          const Word of_column = word[first + i / 16 * 2 + word_of_column<kForm>(i % 16)];
+          const Word of_column = word[start + i / 16 * 2 + word_of_column<kForm>(i % 16)];
           const Vf weight = nibble_values<kForm>(
               hn::ShiftRightSame(of_column, 4 * nibble_of_column<kForm>(i % 16)));
           for (int m = 0; m < kRows; ++m) {
             Vf& chain = i % 2 == 0 ? even[m] : odd[m];
-            const Vf value = hn::Set(Df(), x[m * k + i]);
+            const Vf value = hn::Set(Df(), x[i * together + m]);
             chain = i < 2 ? hn::Mul(value, weight) : hn::MulAdd(value, weight, chain);
           }
         }
@@ -156,6 +163,7 @@ HWY_INLINE void multiply_values(const Work& work, const Words& words, std::int64
 
 // A vector instruction set's registers hold the sums of this many rows of A.
 constexpr int kRowsAtOnce = kLanes == 16 ? 4 : 2;
+static_assert(kRowsAtOnce == kGemmRowsTogether);
 
 template <Format kFormat, WeightForm kForm, int kRows, bool kWhole, class Words>
 HWY_INLINE void multiply_rows(const Work& work, const Words& words, std::int64_t slice,
@@ -179,12 +187,16 @@ template <Format kFormat, WeightForm kForm, bool kWhole>
 HWY_INLINE void multiply_staged(const Work& work, std::int64_t slice, std::int64_t begin,
                                 std::int64_t end, std::int64_t blocks) {
   const StagedWords words{work.stage};
-  std::int64_t row = begin;
-  for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
-    multiply_rows<kFormat, kForm, kRowsAtOnce, kWhole>(work, words, slice, row, blocks);
+  for (std::int64_t row = begin; row < end;) {
+    const bool starts_group = (row - work.input.first_row) % kRowsAtOnce == 0;
+    if (work.input.together == kRowsAtOnce && starts_group && row + kRowsAtOnce <= end) {
+      multiply_rows<kFormat, kForm, kRowsAtOnce, kWhole>(work, words, slice, row, blocks);
+      row += kRowsAtOnce;
+    } else {
+      multiply_rows<kFormat, kForm, 1, kWhole>(work, words, slice, row, blocks);
+      ++row;
+    }
   }
-  for (; row < end; ++row)
-    multiply_rows<kFormat, kForm, 1, kWhole>(work, words, slice, row, blocks);
 }
 
 // Rows [begin, end) of A times a panel of group `group`.

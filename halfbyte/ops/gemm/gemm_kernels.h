@@ -103,15 +103,19 @@ void gemm(const GemmProblem& problem);
 void prepare_weights(const PrepareProblem& problem, int num_threads);
 void unprepare_weights(const PrepareProblem& problem, int num_threads);
 }  // namespace reference
+// Rows of A that a kernel takes at once (GemmInput::together).
 namespace v3 {
+inline constexpr int kGemmRowsTogether = 2;
 void gemm(const GemmProblem& problem, const GemmInput& input, int num_threads);
-}
+}  // namespace v3
 namespace v4 {
+inline constexpr int kGemmRowsTogether = 4;
 void gemm(const GemmProblem& problem, const GemmInput& input, int num_threads);
-}
+}  // namespace v4
 namespace neon {
+inline constexpr int kGemmRowsTogether = 2;
 void gemm(const GemmProblem& problem, const GemmInput& input, int num_threads);
-}
+}  // namespace neon
 
 namespace cuda {
 // kUnsupported or kInvalidArgument where the method is impossible; gemm.cpp asks before it calls
