@@ -33,7 +33,7 @@ endif
 build: deps
 	@[ -f $(BUILD)/build.ninja ] && [ "$$(cat $(BUILD)/preset 2>/dev/null)" = "$(PRESET)" ] \
 	  || { cmake --preset $(PRESET) && echo $(PRESET) > $(BUILD)/preset; }
-	@cmake --build $(BUILD) --target halfbyte_program halfbyte -j $(JOBS)
+	@cmake --build $(BUILD) --target halfbyte_program halfbyte halfbyte_torch -j $(JOBS)
 
 deps:
 	@sh cmake/install_packages.sh
@@ -45,7 +45,7 @@ bench: build
 	  $(BUILD)/bin/halfbyte bench $$op --shapes cpu --json $(BUILD)/bench_$$op.json || exit 1; done
 
 wheel: deps
-	@python3 -m pip wheel --no-deps -w dist .
+	@sh cmake/make_wheel.sh dist
 
 clean:
 	rm -rf $(BUILD)
