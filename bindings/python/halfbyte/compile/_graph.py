@@ -1,0 +1,107 @@
+"""Reading and writing nodes of a post-grad graph."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+aten = torch.ops.aten
+VIEWS = (aten.reshape.default, aten.view.default, aten._unsafe_view.default)
+AUTO = torch.ops.higher_order.auto_functionalized_v2
+
+
+def is_call(node: Any, *targets: Any) -> bool:
+    return isinstance(node, Node) and node.op == "call_function" and node.target in targets
+
+
+def value(node: Node) -> torch.Tensor:
+    """The fake tensor that the node gives."""
+    return node.meta["val"]
+
+
+def dtype(node: Any) -> torch.dtype | None:
+    found = node.meta.get("val") if isinstance(node, Node) else None
+    return found.dtype if isinstance(found, torch.Tensor) else None
+
+
+def bound(node: Node) -> dict[str, Any]:
+    """The arguments of a call of an operator by name, defaults filled in."""
+    schema = node.target._schema.arguments
+    named = {a.name: a.default_value for a in schema if a.has_default_value()}
+    named.update(zip((a.name for a in schema), node.args, strict=False))
+    return {**named, **node.kwargs}
+
+
+def source(node: Any, *targets: Any) -> Node | None:
+    """The node whose output `node` takes apart, if that calls one of `targets`."""
+    if is_call(node, operator.getitem) and is_call(node.args[0], *targets):
+        return node.args[0]
+    return None
+
+
+def items(node: Node) -> dict[int, list[Node]]:
+    """The getitem users of a node that gives several values; all its users are such."""
+    found: dict[int, list[Node]] = {}
+    for user in node.users:
+        found.setdefault(user.args[1], []).append(user)
+    return found
+
+
+def below_views(node: Node) -> tuple[Node, list[Node]]:
+    """The node under `node`'s reshapes that keep the last dimension, and those reshapes."""
+    views = []
+    while is_call(node, *VIEWS):
+        inner = node.args[0]
+        if dtype(inner) is None or value(inner).shape[-1:] != value(node).shape[-1:]:
+            break
+        views.append(node)
+        node = inner
+    return node, views
+
+
+def depends(nodes: Iterable[Any], on: Node) -> bool:
+    """Whether one of `nodes` is computed from `on`."""
+    stack = [node for node in nodes if isinstance(node, Node)]
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node is on:
+            return True
+        if node not in seen:
+            seen.add(node)
+            stack.extend(node.all_input_nodes)
+    return False
+
+
+def is_dead_after(node: Node, user: Node) -> bool:
+    """Whether nothing but `user` reads the memory of `node`, which a kernel of this graph wrote: it
+    may then be overwritten."""
+    if not value(node).is_contiguous():
+        return False
+    while True:
+        if node.op != "call_function" or set(node.users) != {user}:
+            return False
+        if not is_call(node, *VIEWS):
+            # A getitem shares the memory of no other output: operators here are functional.
+            return not isinstance(node.target, torch._ops.OpOverload) or not node.target.is_view
+        user, node = node, node.args[0]
+
+
+def insert(graph: Graph, target: Any, args: tuple, kwargs: dict | None = None) -> Node:
+    """A call of a functional operator, with its fake value."""
+    node = graph.call_function(target, args, kwargs or {})
+    fakes = torch.fx.map_arg((args, kwargs or {}), lambda n: n.meta["val"])
+    tensors = [t for t in torch.utils._pytree.tree_leaves(fakes) if isinstance(t, torch.Tensor)]
+    with tensors[0].fake_mode:
+        node.meta["val"] = target(*fakes[0], **fakes[1])
+    return node
+
+
+def insert_item(graph: Graph, node: Node, index: int) -> Node:
+    item = graph.call_function(operator.getitem, (node, index))
+    item.meta["val"] = node.meta["val"][index]
+    return item
