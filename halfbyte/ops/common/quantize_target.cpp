@@ -208,38 +208,6 @@ constexpr int layout_rows(ScaleLayout layout) {
   return layout == ScaleLayout::k128x4 ? 128 : layout == ScaleLayout::k8x4 ? 8 : 1;
 }
 
-// What the offsets of groups must be, where the host can read them.
-Status check_offsets(const QuantizeSpec& spec, const RowTarget& target) {
-  const auto at = [](std::int64_t index, std::int64_t value) {
-    return std::to_string(value) + " at index " + std::to_string(index);
-  };
-  const int second = spec.second_layout ? layout_rows(*spec.second_layout) : 1;
-  const int unit = std::max(layout_rows(spec.layout), second);
-  for (std::int64_t e = 0; e <= target.groups; ++e) {
-    const std::int64_t row = target.row_offsets[e], scale_row = target.scale_row_offsets[e];
-    const std::int64_t rows = e == 0 ? 0 : row - target.row_offsets[e - 1];
-    if (row < 0 || rows < 0 || row > target.rows) {
-      return invalid_argument(
-          "row_offsets",
-          "ascending values from 0 to " + std::to_string(target.rows) + " (the rows of x)",
-          at(e, row));
-    }
-    const std::int64_t least = e == 0 ? 0 : target.scale_row_offsets[e - 1] + rows;
-    if (scale_row < least || scale_row > target.scale_rows) {
-      return invalid_argument("scale_row_offsets",
-                              "values from " + std::to_string(least) + " (room for the group) to " +
-                                  std::to_string(target.scale_rows) + " (the rows of scales)",
-                              at(e, scale_row));
-    }
-    if (e < target.groups && scale_row % unit != 0) {
-      return invalid_argument("scale_row_offsets",
-                              "multiples of " + std::to_string(unit) + " (the layout's rows)",
-                              at(e, scale_row));
-    }
-  }
-  return {};
-}
-
 // The groups of rows, and how many rows the scale arrays have.
 Status resolve_groups(const QuantizeSpec& spec, const RowGroups& groups, const TensorView& scales,
                       base::Device device, RowTarget& target, OverlapCheck& overlap) {
@@ -276,10 +244,49 @@ Status resolve_groups(const QuantizeSpec& spec, const RowGroups& groups, const T
                             scales ? base::shape_string(scales) : "none");
   }
   target.scale_rows = scales.numel() / columns;
-  return device.type == base::DeviceType::kCpu ? check_offsets(spec, target) : Status();
+  if (device.type != base::DeviceType::kCpu) return {};
+  const int second = spec.second_layout ? layout_rows(*spec.second_layout) : 1;
+  return check_group_offsets({.groups = target.groups,
+                              .rows = target.rows,
+                              .row_offsets = target.row_offsets,
+                              .scale_row_offsets = target.scale_row_offsets,
+                              .scale_rows = target.scale_rows,
+                              .scale_row_unit = std::max(layout_rows(spec.layout), second)});
 }
 
 }  // namespace
+
+Status check_group_offsets(const GroupOffsets& offsets) {
+  const auto at = [](std::int64_t index, std::int64_t value) {
+    return std::to_string(value) + " at index " + std::to_string(index);
+  };
+  for (std::int64_t e = 0; e <= offsets.groups; ++e) {
+    const std::int64_t row = offsets.row_offsets[e];
+    const std::int64_t rows = e == 0 ? 0 : row - offsets.row_offsets[e - 1];
+    if (row < 0 || rows < 0 || row > offsets.rows) {
+      return invalid_argument(
+          "row_offsets",
+          "ascending values from 0 to " + std::to_string(offsets.rows) + " (the rows of x)",
+          at(e, row));
+    }
+    if (offsets.scale_row_offsets == nullptr) continue;
+    const std::int64_t scale_row = offsets.scale_row_offsets[e];
+    const std::int64_t least = e == 0 ? 0 : offsets.scale_row_offsets[e - 1] + rows;
+    if (scale_row < least || scale_row > offsets.scale_rows) {
+      return invalid_argument("scale_row_offsets",
+                              "values from " + std::to_string(least) + " (room for the group) to " +
+                                  std::to_string(offsets.scale_rows) + " (the rows of scales)",
+                              at(e, scale_row));
+    }
+    if (e < offsets.groups && scale_row % offsets.scale_row_unit != 0) {
+      return invalid_argument(
+          "scale_row_offsets",
+          "multiples of " + std::to_string(offsets.scale_row_unit) + " (the layout's rows)",
+          at(e, scale_row));
+    }
+  }
+  return {};
+}
 
 Status check_format(Format format) {
   const int value = static_cast<int>(format);

@@ -14,6 +14,16 @@ namespace halfbyte::ops {
 base::Status check_format(Format format);
 base::Status check_layout(const char* argument, ScaleLayout layout);
 
+// Groups whose offsets the host can read.
+struct GroupOffsets {
+  std::int64_t groups = 0, rows = 0;                // rows: of x
+  const std::int32_t* row_offsets = nullptr;        // groups + 1
+  const std::int32_t* scale_row_offsets = nullptr;  // groups + 1; nullptr: there are no scales
+  std::int64_t scale_rows = 0;                      // of the scale array
+  int scale_row_unit = 1;                           // each group's scales start at a multiple
+};
+base::Status check_group_offsets(const GroupOffsets& offsets);
+
 // "codes": u8 on `device`, `rows` rows of the bytes that `columns` elements of the format take.
 base::Result<Rows> resolve_codes(const TensorView& codes, Format format, std::int64_t rows,
                                  std::int64_t columns, base::Device device);

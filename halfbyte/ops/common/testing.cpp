@@ -343,9 +343,23 @@ std::vector<Runner> cuda_runners() {
   return runners;
 }
 
+std::byte* cuda_workspace(std::size_t bytes) {
+  static std::byte* memory = nullptr;
+  static std::size_t capacity = 0;
+  if (bytes > capacity) {
+    cudaFree(memory);
+    memory = nullptr;
+    capacity = 2 * bytes;
+    if (cudaMalloc(reinterpret_cast<void**>(&memory), capacity) != cudaSuccess) memory = nullptr;
+    if (memory != nullptr) cudaMemset(memory, 0xFF, capacity);
+  }
+  return memory;
+}
+
 #else
 
 std::vector<Runner> cuda_runners() { return {}; }
+std::byte* cuda_workspace(std::size_t) { return nullptr; }
 
 #endif
 

@@ -110,5 +110,8 @@ Runner reference_runner();
 std::vector<Runner> cpu_runners();
 // On device 0, launched on a stream and replayed from a graph. Empty: no CUDA device.
 std::vector<Runner> cuda_runners();
+// Device memory for an operation that asks for a workspace, 256-byte aligned, with anything in it.
+// It grows outside of a capture: cuda_runners' first one never captures.
+std::byte* cuda_workspace(std::size_t bytes);
 
 }  // namespace halfbyte::ops::testing

@@ -1,0 +1,302 @@
+// SIMD kernel of the room, compiled once a CPU level. Sixteen rows of weights at a time (a panel):
+//
+//   a slice of the weights -> stage: one word a row and 8 columns, rows in lanes (gemm_cpu_stage.h)
+//     for every row of A (gemm_input.h): dot products of its blocks -> acc -> the tree of slices
+//   tree -> decode scales, bias -> c
+//
+// Whatever the order of the work, an element's sum has the order of the contract.
+#include "halfbyte/numerics/visit_dtype.h"
+#include "halfbyte/ops/gemm/gemm_cpu_dot.h"
+#include "halfbyte/simd/threads.h"
+
+namespace halfbyte::ops::HALFBYTE_LEVEL {
+namespace {
+
+using numerics::visit_float;
+
+// Rows of A that go through a staged slice before the next slice.
+constexpr std::int64_t kChunkRows = 64;
+
+// numerics::TreeSum of each row of A and row of the panel: levels [level][panel row].
+HWY_INLINE void add_slice(float* tree, std::int64_t slice, Vf node) {
+  for (; (slice & 1) != 0; slice >>= 1, tree += kPanelRows) {
+    node = hn::Add(hn::LoadU(Df(), tree), node);
+  }
+  hn::StoreU(node, Df(), tree);
+}
+HWY_INLINE Vf total(const float* tree, std::int64_t slices) {
+  while ((slices & 1) == 0) {
+    slices >>= 1;
+    tree += kPanelRows;
+  }
+  Vf sum = hn::LoadU(Df(), tree);
+  for (slices >>= 1, tree += kPanelRows; slices != 0; slices >>= 1, tree += kPanelRows) {
+    if ((slices & 1) != 0) sum = hn::Add(hn::LoadU(Df(), tree), sum);
+  }
+  return sum;
+}
+HWY_INLINE std::int64_t tree_levels(std::int64_t slices) {
+  std::int64_t levels = 1;
+  while (slices >> levels != 0) ++levels;
+  return levels;
+}
+
+// What a thread works with: a panel, and some rows of A.
+struct Work {
+  const GemmProblem& problem;
+  const GemmInput& input;
+  Stage& stage;
+  float* trees;                // [row - first_row][level][panel row]
+  std::int64_t tree_elements;  // of one row
+  std::int64_t first_row;
+
+  HWY_INLINE float* tree(std::int64_t row, std::int64_t panel_row) const {
+    return trees + (row - first_row) * tree_elements + panel_row;
+  }
+};
+
+// kRows rows of A times a staged slice of quantized A.
+template <class Dot, Format kFormat, WeightForm kForm, int kRows>
+HWY_INLINE void multiply_codes(const Work& work, std::int64_t slice, std::int64_t row,
+                               std::int64_t blocks) {
+  constexpr int kWords = formats::block_elements(kFormat) / 8;  // of a block
+  static constexpr ByteTable<kForm> kTable{Dot::kOffset};
+  const GemmInput& input = work.input;
+  const std::int64_t k = work.problem.k, all_blocks = work.problem.blocks();
+  const std::int64_t first_block = slice * slice_blocks(kFormat);
+  const Word table =
+      hn::BitCast(Du(), hn::LoadDup128(hn::Repartition<std::int8_t, Du>(), kTable.values));
+  const Word mask = hn::Set(Du(), 0x0F0F0F0Fu);
+  for (std::int64_t lanes = 0; lanes < kPanelRows; lanes += kLanes) {
+    Vf acc[kRows];
+    for (Vf& each : acc) each = hn::Zero(Df());
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      const std::int8_t* a = input.codes + row * k + slice * kSliceColumns + b * 8 * kWords;
+      Dot dots[kRows];
+      for (int i = 0; i < kWords; ++i) {
+        const Word word = hn::LoadU(Du(), work.stage.words[b * kWords + i] + lanes);
+        // The four columns that the low and the high nibbles have, among those of A: even and odd
+        // ones of 8, or those of 16 where the weights are prepared.
+        constexpr bool kPlain = kForm == WeightForm::kPlain;
+        const int low = kPlain ? 8 * i : 16 * (i / 2) + 4 * (i % 2), high = low + (kPlain ? 4 : 8);
+        const Word low_bytes = Dot::look_up(table, hn::And(word, mask));
+        const Word high_bytes = Dot::look_up(table, hn::And(hn::ShiftRight<4>(word), mask));
+        for (int m = 0; m < kRows; ++m) {
+          dots[m].add(low_bytes, a + m * k + low);
+          dots[m].add(high_bytes, a + m * k + high);
+        }
+      }
+      const Vf scale = hn::LoadU(Df(), work.stage.scales[0][b] + lanes);
+      for (int m = 0; m < kRows; ++m) {
+        const std::int64_t at = (row + m) * all_blocks + first_block + b;
+        const Vf dot = hn::ConvertTo(Df(), dots[m].total(input.corrections[at]));
+        if constexpr (kFormat == Format::kNvfp4) {
+          acc[m] = hn::MulAdd(dot, hn::Mul(scale, hn::Set(Df(), input.scales[at])), acc[m]);
+        } else {
+          const float* a_scales = input.scales + at + (row + m) * all_blocks;
+          const Vf rest = hn::LoadU(Df(), work.stage.scales[1][b] + lanes);
+          const Vf first = hn::Mul(scale, hn::Set(Df(), a_scales[0]));
+          const Vf second = hn::Mul(rest, hn::Set(Df(), a_scales[all_blocks]));
+          acc[m] = hn::Add(acc[m], hn::Mul(hn::Mul(dot, first), second));
+        }
+      }
+    }
+    for (int m = 0; m < kRows; ++m) add_slice(work.tree(row + m, lanes), slice, acc[m]);
+  }
+}
+
+// The same where A is not quantized.
+template <Format kFormat, WeightForm kForm, int kRows>
+HWY_INLINE void multiply_values(const Work& work, std::int64_t slice, std::int64_t row,
+                                std::int64_t blocks) {
+  constexpr int kBlock = formats::block_elements(kFormat);
+  const std::int64_t k = work.problem.k;
+  for (std::int64_t lanes = 0; lanes < kPanelRows; lanes += kLanes) {
+    Vf acc[kRows];
+    for (Vf& each : acc) each = hn::Zero(Df());
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      const float* x = work.input.values + row * k + slice * kSliceColumns + b * kBlock;
+      Vf even[kRows], odd[kRows];
+      HWY_UNROLL(2)
+      for (int sixteen = 0; sixteen < kBlock; sixteen += 16) {
+        const std::uint32_t* words = work.stage.words[(b * kBlock + sixteen) / 8] + lanes;
+        const Word word[2] = {hn::LoadU(Du(), words), hn::LoadU(Du(), words + kPanelRows)};
+        HWY_UNROLL(16)
+        for (int i = 0; i < 16; ++i) {
+          const Word nibbles =
+              hn::ShiftRightSame(word[word_of_column<kForm>(i)], 4 * nibble_of_column<kForm>(i));
+          const Vf weight = nibble_values<kForm>(nibbles);
+          for (int m = 0; m < kRows; ++m) {
+            Vf& chain = i % 2 == 0 ? even[m] : odd[m];
+            const Vf value = hn::Set(Df(), x[m * k + sixteen + i]);
+            chain = sixteen + i < 2 ? hn::Mul(value, weight) : hn::MulAdd(value, weight, chain);
+          }
+        }
+      }
+      const Vf scale = hn::LoadU(Df(), work.stage.scales[0][b] + lanes);
+      for (int m = 0; m < kRows; ++m) {
+        acc[m] = hn::MulAdd(hn::Add(even[m], odd[m]), scale, acc[m]);
+      }
+    }
+    for (int m = 0; m < kRows; ++m) add_slice(work.tree(row + m, lanes), slice, acc[m]);
+  }
+}
+
+// A vector instruction set's registers hold the sums of this many rows of A.
+constexpr int kRowsAtOnce = kLanes == 16 ? 4 : 2;
+
+template <Format kFormat, WeightForm kForm, int kRows>
+HWY_INLINE void multiply_rows(const Work& work, std::int64_t slice, std::int64_t row,
+                              std::int64_t blocks) {
+  if (!work.problem.quantized) {
+    multiply_values<kFormat, kForm, kRows>(work, slice, row, blocks);
+    return;
+  }
+#if HWY_TARGET == HWY_AVX3
+  if (work.input.vnni) {
+    multiply_codes<DotVnni, kFormat, kForm, kRows>(work, slice, row, blocks);
+    return;
+  }
+#endif
+  multiply_codes<Dot, kFormat, kForm, kRows>(work, slice, row, blocks);
+}
+
+// Rows [begin, end) of A times a panel of group `group`.
+template <Format kFormat, WeightForm kForm>
+HWY_NOINLINE void multiply_panel(const Work& work, const Panel& panel, std::int64_t begin,
+                                 std::int64_t end) {
+  const std::int64_t all_blocks = work.problem.blocks(), width = slice_blocks(kFormat);
+  for (std::int64_t slice = 0; slice * width < all_blocks; ++slice) {
+    const std::int64_t left = all_blocks - slice * width, blocks = left < width ? left : width;
+    stage_slice<kForm>(work.problem, panel, slice, blocks, work.stage);
+    std::int64_t row = begin;
+    for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
+      multiply_rows<kFormat, kForm, kRowsAtOnce>(work, slice, row, blocks);
+    }
+    for (; row < end; ++row) multiply_rows<kFormat, kForm, 1>(work, slice, row, blocks);
+  }
+}
+
+using PanelProduct = void (*)(const Work& work, const Panel& panel, std::int64_t begin,
+                              std::int64_t end);
+
+PanelProduct panel_product(const GemmProblem& problem) {
+  const bool plain = problem.form == WeightForm::kPlain;
+  if (problem.format == Format::kNvfp4) {
+    return plain ? multiply_panel<Format::kNvfp4, WeightForm::kPlain>
+                 : multiply_panel<Format::kNvfp4, WeightForm::kPrepared>;
+  }
+  return plain ? multiply_panel<Format::kMxfp4, WeightForm::kPlain>
+               : multiply_panel<Format::kMxfp4, WeightForm::kPrepared>;
+}
+
+// C = T( fl( fl( fl(sum * d_a) * d_b ) + bias ) ), the rows of a panel in one row of C.
+template <class T, class B>
+HWY_INLINE void store_row(const Work& work, const Panel& panel, std::int64_t group,
+                          std::int64_t row) {
+  const GemmProblem& problem = work.problem;
+  const std::int64_t slices = (problem.k + kSliceColumns - 1) / kSliceColumns;
+  const Vf d_a = hn::Set(Df(), problem.quantized ? problem.a_decode(row, group) : 1.0f);
+  const Vf d_b = hn::Set(Df(), problem.b_scale.decode(group));
+  T* c = static_cast<T*>(problem.c) + problem.c_rows.offset(row);
+  for (std::int64_t lanes = 0; lanes < kPanelRows; lanes += kLanes) {
+    const std::int64_t n = panel.n + lanes, count = problem.n - n;
+    if (count <= 0) break;
+    Vf value = hn::Mul(hn::Mul(total(work.tree(row, lanes), slices), d_a), d_b);
+    if (problem.bias != nullptr) {
+      const B* bias = static_cast<const B*>(problem.bias) + group * problem.n + n;
+      value = hn::Add(value, load_elements(bias, count));
+    }
+    store_elements(Element<T>::round(value), c + n, count);
+  }
+}
+
+struct Context {
+  const GemmProblem& problem;
+  const GemmInput& input;
+  PanelProduct product;
+  std::int64_t panels, tree_elements;
+};
+
+HWY_INLINE std::int64_t rows_of_group(const GemmProblem& problem, std::int64_t group) {
+  return problem.groups == 0 ? problem.m
+                             : problem.row_offsets[group + 1] - problem.row_offsets[group];
+}
+
+// One panel of one group: the scratch holds a stage, then the trees of a chunk.
+void run_unit(const Context& context, std::int64_t group, std::int64_t panel_index,
+              simd::Scratch scratch) {
+  const GemmProblem& problem = context.problem;
+  const Panel panel(problem, group, panel_index);
+  const std::int64_t begin = problem.groups == 0 ? 0 : problem.row_offsets[group];
+  const std::int64_t end = begin + rows_of_group(problem, group);
+  auto* stage = reinterpret_cast<Stage*>(scratch.data);
+  auto* trees = reinterpret_cast<float*>(scratch.data + sizeof(Stage));
+  for (std::int64_t first = begin; first < end; first += kChunkRows) {
+    const std::int64_t last = first + kChunkRows < end ? first + kChunkRows : end;
+    const Work work{problem, context.input, *stage, trees, context.tree_elements, first};
+    context.product(work, panel, first, last);
+    visit_float(problem.c_dtype, [&]<class T>(T) HALFBYTE_INLINE_LAMBDA {
+      const bool fp32_bias = problem.bias_dtype == base::DType::kF32;
+      for (std::int64_t row = first; row < last; ++row) {
+        if (fp32_bias) {
+          store_row<T, float>(work, panel, group, row);
+        } else {
+          store_row<T, T>(work, panel, group, row);
+        }
+      }
+    });
+  }
+}
+
+// Units [begin, end): the panels of the first group that has rows, then those of the next one.
+void run_units(const void* data, std::int64_t begin, std::int64_t end, simd::Scratch scratch) {
+  const Context& context = *static_cast<const Context*>(data);
+  const std::int64_t groups = context.problem.groups == 0 ? 1 : context.problem.groups;
+  std::int64_t first = 0;  // unit of the group
+  for (std::int64_t group = 0; group < groups && first < end; ++group) {
+    if (rows_of_group(context.problem, group) == 0) continue;
+    for (std::int64_t panel = 0; panel < context.panels; ++panel) {
+      if (first + panel >= begin && first + panel < end) run_unit(context, group, panel, scratch);
+    }
+    first += context.panels;
+  }
+}
+
+// Rows of no group, which are those before the first and after the last.
+void clear_rows(const GemmProblem& problem, std::int64_t begin, std::int64_t end) {
+  const std::int64_t bytes = base::dtype_bytes(problem.c_dtype);
+  for (std::int64_t row = begin; row < end; ++row) {
+    std::memset(static_cast<std::byte*>(problem.c) + problem.c_rows.offset(row) * bytes, 0,
+                static_cast<std::size_t>(problem.n * bytes));
+  }
+}
+
+}  // namespace
+
+void gemm(const GemmProblem& problem, const GemmInput& input, int num_threads) {
+  const std::int64_t slices = (problem.k + kSliceColumns - 1) / kSliceColumns;
+  const Context context{problem, input, panel_product(problem),
+                        (problem.n + kPanelRows - 1) / kPanelRows,
+                        tree_levels(slices) * kPanelRows};
+  std::int64_t active = 0, rows = problem.m;
+  if (problem.groups > 0) {
+    clear_rows(problem, 0, problem.row_offsets[0]);
+    clear_rows(problem, problem.row_offsets[problem.groups], problem.m);
+    rows = 0;
+    for (std::int64_t group = 0; group < problem.groups; ++group) {
+      const std::int64_t of_group = rows_of_group(problem, group);
+      active += of_group > 0 ? 1 : 0;
+      rows = of_group > rows ? of_group : rows;
+    }
+  } else {
+    active = 1;
+  }
+  const std::int64_t chunk = rows < kChunkRows ? rows : kChunkRows;
+  const auto scratch = static_cast<std::size_t>(sizeof(Stage)) +
+                       static_cast<std::size_t>(chunk * context.tree_elements) * sizeof(float);
+  simd::parallel_rows(active * context.panels, kPanelRows * problem.k * (rows < 1 ? 1 : rows),
+                      num_threads, scratch, run_units, &context);
+}
+
+}  // namespace halfbyte::ops::HALFBYTE_LEVEL

@@ -1,0 +1,112 @@
+#include "halfbyte/ops/gemm/gemm_input.h"
+
+#include <array>
+
+#include "halfbyte/formats/scale_layout.h"
+#include "halfbyte/numerics/visit_dtype.h"
+#include "halfbyte/simd/threads.h"
+
+namespace halfbyte::ops {
+namespace {
+
+constexpr auto kDoubled = [] {
+  std::array<std::int8_t, 16> table{};
+  for (std::size_t code = 0; code < table.size(); ++code) {
+    table[code] = static_cast<std::int8_t>(e2m1_doubled(static_cast<std::uint8_t>(code)));
+  }
+  return table;
+}();
+
+struct Target {
+  const GemmProblem& problem;
+  std::int8_t* codes;
+  std::int32_t* corrections;
+  float* floats;
+};
+
+void unpack_row(const Target& target, std::int64_t row) {
+  const GemmProblem& problem = target.problem;
+  const std::int64_t blocks = problem.blocks();
+  const int block_bytes = problem.block() / 2;
+  const std::uint8_t* from = problem.a_codes + problem.a_rows.offset(row);
+  std::int8_t* to = target.codes + row * problem.k;
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    int sum = 0;
+    for (int i = 0; i < block_bytes; i += 4, from += 4, to += 8) {
+      for (int j = 0; j < 4; ++j) {
+        to[j] = kDoubled[from[j] & 15];
+        to[j + 4] = kDoubled[from[j] >> 4];
+        sum += to[j] + to[j + 4];
+      }
+    }
+    target.corrections[row * blocks + b] = -kWeightOffset * sum;
+  }
+}
+
+void unpack_scales(const Target& target, std::int64_t row) {
+  const GemmProblem& problem = target.problem;
+  const std::int64_t group = problem.group_of_row(row), blocks = problem.blocks();
+  const std::int64_t scale_row = group < 0 ? -1 : problem.a_scale_row(row, group);
+  if (scale_row < 0) return;  // nobody reads them
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    const std::uint8_t scale =
+        problem.a_scales[formats::scale_offset(problem.a_layout, scale_row, b, blocks)];
+    if (problem.format == Format::kNvfp4) {
+      target.floats[row * blocks + b] = 0.25f * formats::e4m3_to_float(scale);
+      continue;
+    }
+    float* pair = target.floats + 2 * row * blocks + b;
+    const int e = scale - 127, half = e >> 1;
+    const float nan = formats::e8m0_to_float(formats::kE8m0Nan);
+    pair[0] = scale == formats::kE8m0Nan ? nan : 0.25f * numerics::power_of_two(half);
+    pair[blocks] = numerics::power_of_two(e - half);
+  }
+}
+
+void unpack_rows(const void* context, std::int64_t begin, std::int64_t end, simd::Scratch) {
+  const Target& target = *static_cast<const Target*>(context);
+  const GemmProblem& problem = target.problem;
+  for (std::int64_t row = begin; row < end; ++row) {
+    if (problem.quantized) {
+      unpack_row(target, row);
+      unpack_scales(target, row);
+      continue;
+    }
+    numerics::visit_float(problem.x_dtype, [&]<class T>(T) {
+      const T* from = static_cast<const T*>(problem.x) + problem.x_rows.offset(row);
+      float* to = target.floats + row * problem.k;
+      for (std::int64_t k = 0; k < problem.k; ++k) to[k] = numerics::to_float(from[k]);
+    });
+  }
+}
+
+bool has_vnni() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512vnni") != 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+GemmInputBuffer::GemmInputBuffer(const GemmProblem& problem, int num_threads) {
+  const auto elements = static_cast<std::size_t>(problem.m * problem.k);
+  const auto blocks = static_cast<std::size_t>(problem.m * problem.blocks());
+  if (problem.quantized) {
+    codes_.resize(elements);
+    corrections_.resize(blocks);
+    floats_.resize(problem.format == Format::kNvfp4 ? blocks : 2 * blocks);
+    input_.codes = codes_.data();
+    input_.corrections = corrections_.data();
+    input_.scales = floats_.data();
+  } else {
+    floats_.resize(elements);
+    input_.values = floats_.data();
+  }
+  input_.vnni = has_vnni();
+  const Target target{problem, codes_.data(), corrections_.data(), floats_.data()};
+  simd::parallel_rows(problem.m, problem.k, num_threads, 0, unpack_rows, &target);
+}
+
+}  // namespace halfbyte::ops
