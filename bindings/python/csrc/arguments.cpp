@@ -253,14 +253,17 @@ Execution::Execution(const halfbyte_tensor& x, std::int32_t scale_mode) {
     return;
   }
   require(t.aoti_torch_get_current_cuda_stream(x.device.index, &execution_.stream), "stream");
-  if (const std::uint64_t bytes = halfbyte_workspace_bytes(scale_mode); bytes != 0) {
-    Shape shape;
-    shape.add(static_cast<std::int64_t>(bytes));
-    workspace_ = make_tensor(x, shape, dtype_number(ScalarType::kUInt8));
-    execution_.workspace = workspace_.read("workspace", "workspace")->data;
-    execution_.workspace_bytes = bytes;
-  }
+  make_workspace(x, halfbyte_workspace_bytes(scale_mode));
   require(t.aoti_torch_create_cuda_guard(x.device.index, &guard_), "device");
+}
+
+void Execution::make_workspace(const halfbyte_tensor& x, std::uint64_t bytes) {
+  if (bytes == 0) return;
+  Shape shape;
+  shape.add(static_cast<std::int64_t>(bytes));
+  workspace_ = make_tensor(x, shape, dtype_number(ScalarType::kUInt8));
+  execution_.workspace = workspace_.read("workspace", "workspace")->data;
+  execution_.workspace_bytes = bytes;
 }
 
 Execution::~Execution() {

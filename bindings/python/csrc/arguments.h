@@ -108,6 +108,8 @@ class Execution {
   Execution(const Execution&) = delete;
   Execution& operator=(const Execution&) = delete;
   const halfbyte_execution* get() const { return &execution_; }
+  // For a call on x's device; nothing for 0 bytes.
+  void make_workspace(const halfbyte_tensor& x, std::uint64_t bytes);
 
  private:
   halfbyte_execution execution_{};

@@ -13,6 +13,7 @@ struct Operator {
   torch_abi::BoxedKernel kernel;
 };
 
+std::span<const Operator> gemm_operators();
 std::span<const Operator> quantize_operators();
 std::span<const Operator> rmsnorm_operators();
 std::span<const Operator> silu_mul_operators();

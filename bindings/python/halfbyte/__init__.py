@@ -7,6 +7,8 @@ bit-exact: the same bits on every CPU, GPU, batch size and number of threads (do
     packed = halfbyte.rmsnorm_quantize(x, weight, residual)       # residual is updated in place
     y = halfbyte.silu_mul(gate_up)                                # and silu_mul_quantize
     x = packed.dequantize()
+    y = halfbyte.gemm(packed, halfbyte.prepare_weights(weights))  # also with x as it is
+    model = halfbyte.load_quantized(model, "directory")           # a transformers model
     cos, sin = halfbyte.rope_table(8192, 128, theta=500000.0)     # once, on the CPU
     halfbyte.rope_(q, positions, cos, sin)                        # in place; rope() is not
 
@@ -18,6 +20,7 @@ failed.
 from __future__ import annotations
 
 from halfbyte import _library
+from halfbyte._checkpoint import load_quantized
 from halfbyte._functions import (
     RowGroups,
     amax,
@@ -28,6 +31,7 @@ from halfbyte._functions import (
     silu_mul,
     silu_mul_quantize,
 )
+from halfbyte._gemm import Linear, PreparedWeights, gemm, prepare_weights, unprepare_weights
 from halfbyte._quantized import QuantizedTensor
 from halfbyte._rope import rope, rope_, rope_table
 
@@ -35,6 +39,8 @@ __version__ = _library.version()
 numerics_version = _library.numerics_version()
 
 __all__ = [
+    "Linear",
+    "PreparedWeights",
     "QuantizedTensor",
     "RowGroups",
     "__version__",
@@ -42,7 +48,10 @@ __all__ = [
     "cpu_level",
     "cuda_architectures",
     "dequantize",
+    "gemm",
+    "load_quantized",
     "numerics_version",
+    "prepare_weights",
     "quantize",
     "rmsnorm",
     "rmsnorm_quantize",
@@ -51,6 +60,7 @@ __all__ = [
     "rope_table",
     "silu_mul",
     "silu_mul_quantize",
+    "unprepare_weights",
 ]
 
 

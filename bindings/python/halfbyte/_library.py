@@ -30,8 +30,8 @@ def _load() -> tuple[ctypes.CDLL, ctypes.CDLL]:
     library.halfbyte_cuda_architectures.restype = c_char_p
     library.halfbyte_cpu_level.restype = c_char_p
     library.halfbyte_numerics_version.restype = c_int
-    library.halfbyte_scale_bytes.argtypes = [c_int32, c_int32, c_int64, c_int64]
-    library.halfbyte_scale_bytes.restype = c_int64
+    library.halfbyte_prepared_weight_bytes.argtypes = [c_int32, c_int64, c_int64]
+    library.halfbyte_prepared_weight_bytes.restype = c_int64
     kernels.halfbyte_torch_register.restype = c_char_p
     kernels.halfbyte_torch_last_status.restype = c_int
     return library, kernels
@@ -63,6 +63,10 @@ def _named(error: RuntimeError) -> Exception:
     """The class that the status of this thread's last failed call has."""
     kind = {1: ValueError, 2: NotImplementedError}.get(_kernels.halfbyte_torch_last_status())
     return error if kind is None else kind(str(error))
+
+
+def prepared_weight_bytes(format: int, rows: int, columns: int) -> int:
+    return library.halfbyte_prepared_weight_bytes(format, rows, columns)
 
 
 def version() -> str:

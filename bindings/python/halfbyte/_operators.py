@@ -24,6 +24,7 @@ SCALE_RULES = ("kernel", "te")
 MX_RULES = ("round_up", "ocp_floor")
 ROUNDINGS = ("float32", "huggingface")
 STYLES = ("neox", "gptj")
+METHODS = ("auto", "exact", "tensor_core", "dequantize", "fp8", "block_scaled")
 SCALINGS = ("none", "linear", "llama3", "yarn")
 DEQUANTIZED = (torch.float32, torch.float16, torch.bfloat16)
 BLOCK = {"nvfp4": 16, "mxfp4": 32, "fp8": 1}
@@ -31,6 +32,9 @@ _TILE_ROWS = {"linear": 1, "128x4": 128, "8x4": 8}
 _NAMES = {
     "format": FORMATS,
     "layout": LAYOUTS,
+    "a_layout": LAYOUTS,
+    "b_layout": LAYOUTS,
+    "method": METHODS,
     "second_layout": LAYOUTS,
     "scale": SCALES,
     "scale_rule": SCALE_RULES,
@@ -63,6 +67,13 @@ _PACKED = f'Tensor codes, Tensor? scales=None, {_GIVEN}, str format="nvfp4", str
 _ROPE = (
     'Tensor positions, Tensor cos, Tensor sin, str style="neox", int? rope_dim=None, '
     "int rope_offset=0, bool inverse=False"
+)
+_GEMM = (
+    "Tensor a, Tensor b, Tensor? b_scales=None, Tensor? a_scales=None, "
+    "Tensor? a_global_scale=None, Tensor? a_decode_scale=None, Tensor? b_global_scale=None, "
+    'Tensor? b_decode_scale=None, Tensor? bias=None, str format="nvfp4", str a_layout="linear", '
+    'str b_layout="linear", str method="auto", int? prepared_rows=None, '
+    "Tensor? row_offsets=None, Tensor? scale_row_offsets=None"
 )
 
 _registry = torch.library.Library("halfbyte", "DEF")
@@ -230,6 +241,48 @@ def _dequantize(a: SimpleNamespace) -> Tensor:
 
 
 operator(f"dequantize.out({_PACKED}, *, Tensor(a!) x) -> ()")(_nothing)
+
+
+@operator(f"gemm({_GEMM}, ScalarType? dtype=None) -> Tensor")
+def _gemm(a: SimpleNamespace) -> Tensor:
+    packed = a.a.dtype == torch.uint8
+    dtype = a.dtype or (torch.bfloat16 if packed else a.a.dtype)
+    if a.prepared_rows is None and a.b.dim() < 2:
+        refuse("gemm", "b", "[N, K/2], or [groups, N, K/2]", "fewer dimensions")
+    rows = a.b.shape[-2] if a.prepared_rows is None else a.prepared_rows
+    return torch.empty([*a.a.shape[:-1], rows], dtype=dtype, device=a.a.device)
+
+
+@operator(
+    f"gemm_pair({_GEMM}, *, Tensor second_b, Tensor? second_b_scales=None, "
+    "Tensor? second_b_global_scale=None, Tensor? second_b_decode_scale=None, "
+    "Tensor? second_bias=None, int? second_prepared_rows=None, ScalarType? dtype=None) -> Tensor"
+)
+def _gemm_pair(a: SimpleNamespace) -> Tensor:
+    """Two products of one a, [.., 2N]: halfbyte.compile makes it of gate and up."""
+    one = _gemm(a)
+    return one.new_empty([*one.shape[:-1], 2 * one.shape[-1]])
+
+
+operator(f"gemm.out({_GEMM}, *, Tensor(a!) c) -> ()")(_nothing)
+
+
+@operator(
+    'prepare_weights(Tensor codes, Tensor scales, str format="nvfp4", str layout="linear") -> Tensor'
+)
+def _prepare_weights(a: SimpleNamespace) -> Tensor:
+    rows, columns = a.codes.shape[-2], 2 * a.codes.shape[-1]
+    size = _library.prepared_weight_bytes(FORMATS.index(a.format), int(rows), int(columns))
+    return torch.empty(size, dtype=torch.uint8, device=a.codes.device)
+
+
+@operator(
+    "unprepare_weights(Tensor prepared, int rows, int columns, str format=\"nvfp4\") "
+    "-> (Tensor, Tensor)"
+)
+def _unprepare_weights(a: SimpleNamespace) -> tuple[Tensor, Tensor]:
+    shapes = ([a.rows, a.columns // 2], [a.rows, a.columns // BLOCK[a.format]])
+    return tuple(torch.empty(s, dtype=torch.uint8, device=a.prepared.device) for s in shapes)
 
 
 @operator("amax(Tensor x, bool per_row=False) -> Tensor")

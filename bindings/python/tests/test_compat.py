@@ -38,6 +38,8 @@ SIGNATURES = {
     "block_scale_interleave": "unswizzled_sf",
     "e2m1_and_ufp8sf_scale_to_float": "e2m1_tensor ufp8_scale_tensor global_scale_tensor=None "
     "sf_vec_size=16 ufp8_type=1 is_sf_swizzled_layout=True is_sf_8x4_layout=False",
+    "mm_fp4": "a b a_descale b_descale alpha=None out_dtype=torch.bfloat16 out=None block_size=16 "
+    "use_8x4_sf_layout=False backend='auto' use_nvfp4=True enable_pdl=True",
     "rmsnorm": "input weight eps=1e-06 out=None enable_pdl=None",
     "fused_add_rmsnorm": "input residual weight eps=1e-06 enable_pdl=None",
 }
@@ -251,6 +253,43 @@ def test_compiles(device: str) -> None:
 
 
 OPS = torch.ops.halfbyte_vllm
+
+
+def test_products(device: str) -> None:
+    """As their libraries' examples write it; exact: one order of every sum."""
+    a, b = (torch.randn(n, 128).bfloat16().to(device) for n in (5, 48))
+    ga, gb = (2688 / t.float().abs().max() for t in (a, b))
+    alpha = 1.0 / (ga * gb)
+    ours = halfbyte.gemm(
+        halfbyte.quantize(a, ga)._replace(global_scale=None, decode_scale=alpha.reshape(1)),
+        halfbyte.quantize(b, gb)._replace(global_scale=None),
+    )
+    b_fp4, b_sf = flashinfer.nvfp4_quantize(b, gb)
+    for layout, small in ((flashinfer.SfLayout.layout_128x4, False),
+                          (flashinfer.SfLayout.layout_8x4, True)):  # fmt: skip
+        a_fp4, a_sf = flashinfer.nvfp4_quantize(a, ga, sfLayout=layout)
+        out = torch.empty(5, 48, dtype=torch.bfloat16, device=device)
+        got = flashinfer.mm_fp4(
+            a_fp4, b_fp4.T, a_sf, b_sf.T, alpha, torch.bfloat16, out, use_8x4_sf_layout=small
+        )
+        assert got is out
+        same(out, ours)
+    a_sf = flashinfer.nvfp4_quantize(a, ga)[1]
+    got = vllm.cutlass_scaled_fp4_mm(
+        a_fp4, b_fp4, a_sf.view(E4M3), b_sf.view(torch.int32), alpha.reshape(1), torch.bfloat16
+    )
+    same(got, ours)
+    torch.library.opcheck(
+        OPS.cutlass_scaled_fp4_mm.default, (got, a_fp4, b_fp4, a_sf, b_sf, alpha.reshape(1))
+    )
+    a_mx, b_mx = flashinfer.mxfp4_quantize(a), flashinfer.mxfp4_quantize(b)
+    got = flashinfer.mm_fp4(
+        a_mx[0], b_mx[0].T, a_mx[1], b_mx[1].T, 0.5, torch.float32, block_size=32, use_nvfp4=False
+    )
+    mx = [halfbyte.quantize(t, format="mxfp4") for t in (a, b)]
+    same(got, halfbyte.gemm(*mx, dtype=torch.float32) * 0.5)
+    with pytest.raises(AssertionError, match="b: expected column-major"):
+        flashinfer.mm_fp4(a_fp4, b_fp4.T.contiguous(), a_sf, b_sf.T)
 
 
 def test_vllm_operators(device: str) -> None:

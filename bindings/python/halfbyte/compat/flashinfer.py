@@ -16,6 +16,7 @@ the function's documentation says so. Padding scales are always zero.
 from __future__ import annotations
 
 from halfbyte.compat._arguments import ArgumentError
+from halfbyte.compat._flashinfer_gemm import mm_fp4
 from halfbyte.compat._flashinfer_norm import (
     add_rmsnorm_fp4quant,
     fused_add_rmsnorm,
@@ -47,6 +48,7 @@ __all__ = [
     "e2m1_and_ufp8sf_scale_to_float",
     "fp4_quantize",
     "fused_add_rmsnorm",
+    "mm_fp4",
     "mxfp4_dequantize",
     "mxfp4_quantize",
     "norm",

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from halfbyte import _functions
+from halfbyte import _functions, _library
 from halfbyte.compat._arguments import as_bytes, checked, require, round_up, scale_tensor
 
 _OPS = torch.ops.halfbyte
@@ -184,6 +184,35 @@ def _norm(
         input, weight, residual, scale_tensor(input_global_scale, input), None, epsilon,
         "huggingface", layout="128x4", codes=result, scales=as_bytes(result_block_scale),
     )  # fmt: skip
+
+
+@_operator(
+    "cutlass_scaled_fp4_mm(Tensor(a!) out, Tensor a, Tensor b, Tensor block_scale_a, "
+    "Tensor block_scale_b, Tensor alpha) -> ()"
+)
+def _cutlass_scaled_fp4_mm(
+    out: Tensor, a: Tensor, b: Tensor, block_scale_a: Tensor, block_scale_b: Tensor, alpha: Tensor
+) -> None:
+    _OPS.gemm.out(
+        a, b, as_bytes(block_scale_b), as_bytes(block_scale_a), None, scale_tensor(alpha, a),
+        a_layout="128x4", b_layout="128x4", c=out,
+    )  # fmt: skip
+
+
+@checked
+def cutlass_scaled_fp4_mm(
+    a: Tensor,
+    b: Tensor,
+    block_scale_a: Tensor,
+    block_scale_b: Tensor,
+    alpha: Tensor,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """alpha * (a [m, k/2] @ b [n, k/2].T): [m, n] of out_dtype; scales in 128x4 tiles, of float8 or
+    uint8 type."""
+    out = torch.empty(a.shape[0], b.shape[0], dtype=out_dtype, device=a.device)
+    _library.call(_cutlass_scaled_fp4_mm, out, a, b, block_scale_a, block_scale_b, alpha)
+    return out
 
 
 @checked

@@ -292,13 +292,24 @@ def _piece(node: Node) -> tuple[Node, int, int] | None:
 
 
 def _products(gate: Node, up: Node) -> tuple[Node, Node] | None:
-    """Two matrix products that nothing else reads: inductor makes each in its half of one tensor."""
+    """Two matrix products that nothing else reads and that can be made side by side: torch's own,
+    which inductor writes to their halves of one tensor, or halfbyte's of the same input."""
     bases = []
     for node in (gate, up):
         base, views = below_views(node)
         # The gate in fp32 may be read twice, by one conversion each.
-        shared = [n for n in (*views, base) if len(n.users) != 1 and n is not gate]
-        if not is_call(base, aten.mm.default, aten.addmm.default) or shared:
+        if any(len(n.users) != 1 and n is not gate for n in (*views, base)):
             return None
         bases.append(base)
-    return bases[0], bases[1]
+    gate, up = bases
+    if all(is_call(n, aten.mm.default, aten.addmm.default) for n in bases):
+        return gate, up
+    if all(is_call(n, _OPS.gemm.default) for n in bases) and value(gate).shape == value(up).shape:
+        first, second = bound(gate), bound(up)
+        if all(first[k] == second[k] for k in first if k not in PAIRED):
+            return gate, up
+    return None
+
+
+# The arguments of gemm that the two products of gemm_pair have each.
+PAIRED = ("b", "b_scales", "b_global_scale", "b_decode_scale", "bias", "prepared_rows")

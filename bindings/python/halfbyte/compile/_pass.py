@@ -218,8 +218,7 @@ def _fuse_silu_mul(
     with graph.inserting_before(sink.node):
         gate_up = silu.gate_up
         if isinstance(gate_up, tuple):
-            # Two products [M, I]: inductor writes each to its half of the concatenation.
-            gate_up = insert(graph, aten.cat.default, (list(gate_up), 1))
+            gate_up = _side_by_side(graph, *gate_up)
             views = views or silu.views
         arguments = (gate_up, a["global_scale"], a["decode_scale"], o["interleave"], o["clamp"],
                      o["alpha"], o["up_bias"], o["rounding"], *(a[n] for n in _OPTIONS),
@@ -229,6 +228,15 @@ def _fuse_silu_mul(
     kind = "plain" if silu.plain else "operator"
     return Fusion("silu_mul_quantize", kind, a["format"], o["rounding"], False, False,
                   sink.node.name)  # fmt: skip
+
+
+def _side_by_side(graph: Graph, gate: Node, up: Node) -> Node:
+    """[gate, up] along the last dimension, without a copy."""
+    if not is_call(gate, _OPS.gemm.default):  # inductor writes each product to its half
+        return insert(graph, aten.cat.default, ([gate, up], 1))
+    first, second = bound(gate), bound(up)
+    first.update({f"second_{name}": second[name] for name in _match.PAIRED})
+    return insert(graph, _OPS.gemm_pair.default, (first.pop("a"), first.pop("b")), first)
 
 
 def _replace_outputs(graph: Graph, sink: Sink, fused: Node, views: list[Node]) -> None:
