@@ -9,7 +9,7 @@ PRESET := $(if $(filter 1,$(CUDA)),cuda,release)
 BUILD := build
 MODEL := $(firstword $(wildcard models/arith-llama-*))
 
-.PHONY: run test test-cpp test-python build deps bench wheel clean
+.PHONY: run test test-cpp test-python build deps bench wheel test-wheel clean
 
 run: build
 	@rm -rf $(BUILD)/demo-nvfp4
@@ -46,6 +46,9 @@ bench: build
 
 wheel: deps
 	@sh cmake/make_wheel.sh dist
+
+test-wheel: wheel
+	@sh cmake/test_wheel.sh dist/halfbyte-*.whl
 
 clean:
 	rm -rf $(BUILD)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fusion_helpers import run
 from helpers import same
 
 import halfbyte
@@ -257,12 +258,10 @@ def test_load_quantized_refuses(tmp_path: Path) -> None:
 def test_compiled_model_is_fused(tmp_path: Path) -> None:
     """A quantized Llama under the pass: every norm before q, k, v and gate, up is fused; fused and
     unfused custom operators' logits would be equal, plain norms differ in last places."""
-    import test_fusion
-
     write_checkpoint(small_model(), tmp_path, "modelopt")
     model = halfbyte.load_quantized(small_model(), tmp_path, activations="row")
     ids = torch.arange(12).reshape(1, 12)
-    outputs, fusions, counted = test_fusion.run(lambda i: model(i, use_cache=False).logits, ids)
+    outputs, fusions, counted = run(lambda i: model(i, use_cache=False).logits, ids)
     norms = [f for f in fusions if f.operator == "rmsnorm_quantize"]
     assert len(norms) == 4 and sum(f.residual for f in norms) == 3
     assert len(fusions) == 6 and counted["halfbyte.gemm_pair.default"] == 2
