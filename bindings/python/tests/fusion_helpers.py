@@ -24,7 +24,11 @@ def graph_backend(found: FusionPass, counted: dict[str, int]) -> Callable:
         gm.recompile()
         return gm
 
-    return aot_autograd(fw_compiler=compile_graph, decompositions=select_decomp_table())
+    return aot_autograd(
+        fw_compiler=compile_graph,
+        decompositions=select_decomp_table(),
+        keep_inference_input_mutations=True,  # as inductor asks for it
+    )
 
 
 def run(function: Callable, *inputs: torch.Tensor, dynamic: bool = False) -> tuple:

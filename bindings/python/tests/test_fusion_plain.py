@@ -115,6 +115,20 @@ def test_residuals_that_must_stay() -> None:
             same(actual, want)
 
 
+def test_a_residual_that_plain_code_updates_in_place() -> None:
+    x, residual, weight = random(4, H), random(4, H, seed=1), random(H, seed=2)
+
+    def layer(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> tuple:
+        residual.add_(x)
+        return halfbyte.quantize(cast_first(residual, weight)).codes, residual * 2
+
+    outputs, fusions, counted = run(layer, x, residual, weight)
+    assert [f.residual for f in fusions] == [True] and "aten.add.Tensor" not in counted
+    expected = layer(x, residual.clone(), weight)
+    assert_close_codes(outputs[0], expected[0])
+    same(outputs[1], expected[1])
+
+
 def test_scales_that_depend_on_the_norm() -> None:
     """A scale made from what would be fused: no cycle."""
     x, weight = random(4, H), random(H, seed=1)

@@ -78,10 +78,15 @@ def depends(nodes: Iterable[Any], on: Node) -> bool:
 
 
 def is_dead_after(node: Node, user: Node) -> bool:
-    """Whether nothing but `user` reads the memory of `node`, which a kernel of this graph wrote: it
-    may then be overwritten."""
+    """Whether `node` may be overwritten by `user`'s result: nothing else reads its memory, which a
+    kernel of this graph wrote; or it is an input that this graph overwrites so at its end."""
     if not value(node).is_contiguous():
         return False
+    if node.op == "placeholder":
+        others = set(node.users) - {user}
+        return len(others) == 1 and is_call(copy := others.pop(), aten.copy_.default) and (
+            copy.args[:2] == (node, user)
+        )
     while True:
         if node.op != "call_function" or set(node.users) != {user}:
             return False
