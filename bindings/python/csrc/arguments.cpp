@@ -1,5 +1,6 @@
 #include "arguments.h"
 
+#include <atomic>
 #include <bit>
 #include <stdexcept>
 
@@ -204,6 +205,12 @@ std::int32_t dtype_number(ScalarType type) {
   return torch().aoti_torch_dtype_float32();
 }
 
+Shape Shape::empty() {
+  Shape shape;
+  shape.add(0);
+  return shape;
+}
+
 Shape Shape::with_last(const halfbyte_tensor& like, std::int64_t last) {
   Shape shape;
   for (std::int32_t i = 0; i + 1 < like.ndim; ++i) shape.add(like.shape[i]);
@@ -234,10 +241,36 @@ Tensor make_tensor(const halfbyte_tensor& like, const Shape& shape, std::int32_t
   return Tensor(handle);
 }
 
-std::int32_t dtype_number(const halfbyte_tensor& like) {
-  if (like.dtype.code == 4) return dtype_number(ScalarType::kBFloat16);
-  return dtype_number(like.dtype.bits == 16 ? ScalarType::kFloat16 : ScalarType::kFloat32);
+Tensor absent(const halfbyte_tensor& like, std::size_t slot, ScalarType type) {
+  constexpr std::size_t kSlots = 6;
+  constexpr std::size_t kTypes = 4;
+  constexpr std::size_t kDevices = 65;  // the CPU and 64 GPUs
+  // Never freed: torch may be gone when the process ends.
+  static std::array<std::atomic<TensorHandle>, kDevices * kTypes * kSlots> made{};
+  const std::size_t device =
+      like.device.type == 2 ? 1 + static_cast<std::size_t>(like.device.index) : 0;
+  const auto make = [&] { return make_tensor(like, Shape::empty(), dtype_number(type)); };
+  if (device >= kDevices) return make();
+  std::atomic<TensorHandle>& one =
+      made[(device * kTypes + static_cast<std::size_t>(type)) * kSlots + slot];
+  if (one.load(std::memory_order_acquire) == nullptr) {
+    Tensor fresh = make();
+    TensorHandle expected = nullptr;
+    TensorHandle handle = fresh.release();
+    if (!one.compare_exchange_strong(expected, handle)) fresh = Tensor(handle);
+  }
+  TensorHandle handle = nullptr;
+  require(torch().aoti_torch_new_tensor_handle(one.load(std::memory_order_acquire), &handle),
+          "tensor");
+  return Tensor(handle);
 }
+
+ScalarType scalar_type(const halfbyte_tensor& like) {
+  if (like.dtype.code == 4) return ScalarType::kBFloat16;
+  return like.dtype.bits == 16 ? ScalarType::kFloat16 : ScalarType::kFloat32;
+}
+
+std::int32_t dtype_number(const halfbyte_tensor& like) { return dtype_number(scalar_type(like)); }
 
 Tensor make_like(const halfbyte_tensor& like) {
   return make_tensor(like, Shape::of(like), dtype_number(like));
@@ -254,7 +287,6 @@ Execution::Execution(const halfbyte_tensor& x, std::int32_t scale_mode) {
   }
   require(t.aoti_torch_get_current_cuda_stream(x.device.index, &execution_.stream), "stream");
   make_workspace(x, halfbyte_workspace_bytes(scale_mode));
-  require(t.aoti_torch_create_cuda_guard(x.device.index, &guard_), "device");
 }
 
 void Execution::make_workspace(const halfbyte_tensor& x, std::uint64_t bytes) {
@@ -264,10 +296,6 @@ void Execution::make_workspace(const halfbyte_tensor& x, std::uint64_t bytes) {
   workspace_ = make_tensor(x, shape, dtype_number(ScalarType::kUInt8));
   execution_.workspace = workspace_.read("workspace", "workspace")->data;
   execution_.workspace_bytes = bytes;
-}
-
-Execution::~Execution() {
-  if (guard_ != nullptr) torch().aoti_torch_delete_cuda_guard(guard_);
 }
 
 }  // namespace halfbyte::bindings

@@ -88,6 +88,7 @@ struct Shape {
   std::array<std::int64_t, 9> sizes{};
   std::int64_t ndim = 0;
   void add(std::int64_t size) { sizes[static_cast<std::size_t>(ndim++)] = size; }
+  static Shape empty();  // [0]
   // All dimensions of `like` but the last, then `last`.
   static Shape with_last(const halfbyte_tensor& like, std::int64_t last);
   static Shape of(const halfbyte_tensor& like);
@@ -98,22 +99,24 @@ Tensor make_tensor(const halfbyte_tensor& like, const Shape& shape, std::int32_t
 // Of the type and shape of `like`, dense. float32 for a type that no operator computes with: the
 // library refuses `like` then.
 Tensor make_like(const halfbyte_tensor& like);
+ScalarType scalar_type(const halfbyte_tensor& like);
 std::int32_t dtype_number(const halfbyte_tensor& like);
 
-// torch's current stream and device for `x`, or its number of threads.
+// An output that a call does not give: empty, [0], on the device of `like`. One tensor a slot (and
+// type and device) serves all calls, since making one costs more than looking it up; a call gives
+// each slot at most once, so its outputs never share one.
+Tensor absent(const halfbyte_tensor& like, std::size_t slot, ScalarType type);
+
+// torch's current stream for `x`, or its number of threads.
 class Execution {
  public:
   Execution(const halfbyte_tensor& x, std::int32_t scale_mode);
-  ~Execution();
-  Execution(const Execution&) = delete;
-  Execution& operator=(const Execution&) = delete;
   const halfbyte_execution* get() const { return &execution_; }
   // For a call on x's device; nothing for 0 bytes.
   void make_workspace(const halfbyte_tensor& x, std::uint64_t bytes);
 
  private:
   halfbyte_execution execution_{};
-  torch_abi::CudaGuardHandle guard_ = nullptr;
   Tensor workspace_;
 };
 

@@ -92,25 +92,31 @@ void Quantization::make_outputs(const Tensor& x, const char* argument, std::int6
   make_scales(kScales, x, has_blocks ? spec_.layout : -1, columns / block);
   make_scales(kScalesSecond, x, has_blocks && second_layout_ ? spec_.second_layout : -1,
               columns / block);
-  const auto make_floats = [&](Output output, std::int64_t count) {
+  const auto make_floats = [&](Output output, bool wanted, std::int64_t count) {
+    if (!wanted) {
+      outputs_[output] = absent(view, output, ScalarType::kFloat32);
+      return;
+    }
     Shape shape;
     shape.add(count);
     outputs_[output] = make_tensor(view, shape, floats);
   };
   const bool computed = spec_.scale == HALFBYTE_SCALE_COMPUTED;
-  make_floats(kRowScale, spec_.scale == HALFBYTE_SCALE_ROW ? x.rows() : 0);
-  make_floats(kGlobalScale, computed ? 1 : 0);
-  make_floats(kDecodeScale, computed ? 1 : 0);
+  make_floats(kRowScale, spec_.scale == HALFBYTE_SCALE_ROW, x.rows());
+  make_floats(kGlobalScale, computed, 1);
+  make_floats(kDecodeScale, computed, 1);
 }
 
 void Quantization::make_scales(Output output, const Tensor& x, std::int32_t layout,
                                std::int64_t columns) {
   constexpr std::array<std::int64_t, 3> kTileRows = {1, 128, 8};
   const halfbyte_tensor& view = *x.view();
-  Shape shape;
   if (layout < 0) {
-    shape.add(0);
-  } else if (layout == HALFBYTE_LAYOUT_LINEAR) {
+    outputs_[output] = absent(view, output, ScalarType::kUInt8);
+    return;
+  }
+  Shape shape;
+  if (layout == HALFBYTE_LAYOUT_LINEAR) {
     if (scale_rows_) {
       shape.add(*scale_rows_);
       shape.add(columns);
@@ -128,24 +134,19 @@ void Quantization::make_scales(Output output, const Tensor& x, std::int32_t layo
 void Quantization::read_tensors() {
   global_scale_.read(op_, "global_scale");
   decode_scale_.read(op_, "decode_scale");
-  constexpr std::array kNames = {"codes",     "scales",       "scales_second",
-                                 "row_scale", "global_scale", "decode_scale"};
-  for (std::size_t i = 0; i < outputs_.size(); ++i) {
-    outputs_[i].read(op_, kNames[i]);
-  }
-  const auto view = [&](Output output, bool wanted) {
-    return wanted ? outputs_[output].view() : nullptr;
-  };
-  c_out_.struct_size = sizeof(c_out_);
-  c_out_.codes = view(kCodes, true);
   // An output of this call's own that the options do not ask for is there and empty; a given one is
   // the library's to judge.
-  c_out_.scales = view(kScales, !made_ || spec_.format != kFp8);
-  c_out_.scales_second = view(kScalesSecond, !made_ || second_layout_);
-  c_out_.row_scale = view(kRowScale, !made_ || spec_.scale == HALFBYTE_SCALE_ROW);
-  const bool computed = !made_ || spec_.scale == HALFBYTE_SCALE_COMPUTED;
-  c_out_.global_scale = view(kGlobalScale, computed);
-  c_out_.decode_scale = view(kDecodeScale, computed);
+  const auto view = [&](Output output, const char* name, bool wanted) {
+    return wanted || !made_ ? outputs_[output].read(op_, name) : nullptr;
+  };
+  const bool computed = spec_.scale == HALFBYTE_SCALE_COMPUTED;
+  c_out_.struct_size = sizeof(c_out_);
+  c_out_.codes = view(kCodes, "codes", true);
+  c_out_.scales = view(kScales, "scales", spec_.format != kFp8);
+  c_out_.scales_second = view(kScalesSecond, "scales_second", second_layout_.has_value());
+  c_out_.row_scale = view(kRowScale, "row_scale", spec_.scale == HALFBYTE_SCALE_ROW);
+  c_out_.global_scale = view(kGlobalScale, "global_scale", computed);
+  c_out_.decode_scale = view(kDecodeScale, "decode_scale", computed);
   if (row_offsets_.given()) {
     c_groups_.struct_size = sizeof(c_groups_);
     c_groups_.row_offsets = row_offsets_.view();

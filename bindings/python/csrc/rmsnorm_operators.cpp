@@ -87,13 +87,10 @@ void rmsnorm_quantize(Value* stack, std::uint64_t /*inputs*/, std::uint64_t /*ou
   const halfbyte_tensor& x = *norm.x().view();
   if (!kOut) {
     quantization.make_outputs(norm.x(), "x", 1);
-    Shape shape;
-    shape.add(0);
-    normed = make_tensor(x, wants_normed ? Shape::of(x) : shape, dtype_number(x));
+    normed = wants_normed ? make_like(x) : absent(x, 0, scalar_type(x));  // codes are never absent
   }
   quantization.read_tensors();
-  normed.read(kName, "normed");
-  args.normed = kOut || wants_normed ? normed.view() : nullptr;
+  args.normed = kOut || wants_normed ? normed.read(kName, "normed") : nullptr;
   args.global_scale = quantization.global_scale();
   args.decode_scale = quantization.decode_scale();
   args.spec = quantization.spec();

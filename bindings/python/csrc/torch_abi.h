@@ -17,11 +17,9 @@ using BoxedKernel = void (*)(Value* stack, std::uint64_t inputs, std::uint64_t o
 struct TensorOpaque;
 struct StringOpaque;
 struct LibraryOpaque;
-struct CudaGuardOpaque;
 using TensorHandle = TensorOpaque*;
 using StringHandle = StringOpaque*;
 using LibraryHandle = LibraryOpaque*;
-using CudaGuardHandle = CudaGuardOpaque*;
 
 // What torch calls the meaning of the values above: those of torch 2.11, which later ones keep.
 inline constexpr std::uint64_t kAbiVersion = (2ULL << 56) | (11ULL << 48);
@@ -36,6 +34,7 @@ inline constexpr std::uint64_t kAbiVersion = (2ULL << 56) | (11ULL << 48);
   X(std::int32_t, aoti_torch_get_device_type, (TensorHandle, std::int32_t*))                      \
   X(std::int32_t, aoti_torch_get_device_index, (TensorHandle, std::int32_t*))                     \
   X(std::int32_t, aoti_torch_delete_tensor_object, (TensorHandle))                                \
+  X(std::int32_t, aoti_torch_new_tensor_handle, (TensorHandle, TensorHandle*))                    \
   X(std::int32_t, aoti_torch_empty_strided,                                                       \
     (std::int64_t ndim, const std::int64_t* sizes, const std::int64_t* strides,                   \
      std::int32_t dtype, std::int32_t device_type, std::int32_t device_index, TensorHandle* out)) \
@@ -58,10 +57,8 @@ inline constexpr std::uint64_t kAbiVersion = (2ULL << 56) | (11ULL << 48);
   X(std::int32_t, aoti_torch_dtype_int64, ())
 
 // .. and of libtorch_cuda.so; null in a torch without CUDA.
-#define HALFBYTE_TORCH_CUDA_FUNCTIONS(X)                                                 \
-  X(std::int32_t, aoti_torch_get_current_cuda_stream, (std::int32_t device, void** out)) \
-  X(std::int32_t, aoti_torch_create_cuda_guard, (std::int32_t device, CudaGuardHandle*)) \
-  X(std::int32_t, aoti_torch_delete_cuda_guard, (CudaGuardHandle))
+#define HALFBYTE_TORCH_CUDA_FUNCTIONS(X) \
+  X(std::int32_t, aoti_torch_get_current_cuda_stream, (std::int32_t device, void** out))
 
 struct Functions {
 #define HALFBYTE_POINTER(result, name, parameters) result(*name) parameters = nullptr;

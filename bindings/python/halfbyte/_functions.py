@@ -11,6 +11,15 @@ from halfbyte import _operators as _operators  # defines torch.ops.halfbyte
 from halfbyte._library import call
 from halfbyte._quantized import QuantizedTensor, named
 
+# Looked up once.
+_AMAX = torch.ops.halfbyte.amax.default
+_DEQUANTIZE = torch.ops.halfbyte.dequantize.default
+_QUANTIZE = torch.ops.halfbyte.quantize.default
+_RMSNORM = torch.ops.halfbyte.rmsnorm.default
+_RMSNORM_QUANTIZE = torch.ops.halfbyte.rmsnorm_quantize.default
+_SILU_MUL = torch.ops.halfbyte.silu_mul.default
+_SILU_MUL_QUANTIZE = torch.ops.halfbyte.silu_mul_quantize.default
+
 
 class RowGroups(NamedTuple):
     """Rows sorted by group, such as the tokens of a mixture of experts: group e has the rows
@@ -58,7 +67,7 @@ def quantize(
     groups         rows sorted by expert: see RowGroups; not with fp8 or "computed"
     """
     out = call(
-        torch.ops.halfbyte.quantize.default,
+        _QUANTIZE,
         x,
         global_scale,
         decode_scale,
@@ -85,7 +94,7 @@ def rmsnorm(
 ) -> Tensor:
     """RMS normalisation of x [.., H]: a new tensor like it. Arguments as for rmsnorm_quantize."""
     y = call(
-        torch.ops.halfbyte.rmsnorm.default, x, weight, residual, eps, rounding, bias
+        _RMSNORM, x, weight, residual, eps, rounding, bias
     )
     written(residual)
     return y
@@ -118,8 +127,8 @@ def rmsnorm_quantize(
     bias      True: the weight is stored minus one (Gemma)
     normed    True: the normalised tensor is returned too
     """
-    *out, y = call(
-        torch.ops.halfbyte.rmsnorm_quantize.default,
+    out = call(
+        _RMSNORM_QUANTIZE,
         x,
         weight,
         residual,
@@ -139,7 +148,7 @@ def rmsnorm_quantize(
     given = (global_scale, decode_scale)
     options = (format, layout, second_layout, scale)
     written(residual)
-    return named(out, x, given, options, y if normed else None)
+    return named(out[:6], x, given, options, out[6] if normed else None)
 
 
 def silu_mul(
@@ -163,7 +172,7 @@ def silu_mul(
     gpt-oss: interleave=1, clamp=7.0, alpha=1.702, up_bias=1.0.
     """
     return call(
-        torch.ops.halfbyte.silu_mul.default,
+        _SILU_MUL,
         gate_up,
         interleave,
         clamp,
@@ -196,7 +205,7 @@ def silu_mul_quantize(
     is I: the columns of y.
     """
     out = call(
-        torch.ops.halfbyte.silu_mul_quantize.default,
+        _SILU_MUL_QUANTIZE,
         gate_up,
         global_scale,
         decode_scale,
@@ -234,7 +243,7 @@ def dequantize(
     decode_scale  the decode scale: float32, one element or [M] (row_scale). At most one of the two
     """
     return call(
-        torch.ops.halfbyte.dequantize.default,
+        _DEQUANTIZE,
         codes, scales, global_scale, decode_scale, format, layout, dtype
     )
 
@@ -242,4 +251,4 @@ def dequantize(
 def amax(x: Tensor, *, per_row: bool = False) -> Tensor:
     """max |x|, float32 [1], or [M], one a row; NaN if there is one, inf counts as FLT_MAX."""
     return call(
-        torch.ops.halfbyte.amax.default,x, per_row)
+        _AMAX,x, per_row)
