@@ -260,7 +260,10 @@ Tensor absent(const halfbyte_tensor& like, std::size_t slot, ScalarType type) {
     if (!one.compare_exchange_strong(expected, handle)) fresh = Tensor(handle);
   }
   TensorHandle handle = nullptr;
-  require(torch().aoti_torch_new_tensor_handle(one.load(std::memory_order_acquire), &handle),
+  constexpr std::int64_t kSize = 0;
+  constexpr std::int64_t kStride = 1;
+  require(torch().aoti_torch__reinterpret_tensor(one.load(std::memory_order_acquire), 1, &kSize,
+                                                 &kStride, 0, &handle),
           "tensor");
   return Tensor(handle);
 }

@@ -102,9 +102,9 @@ Tensor make_like(const halfbyte_tensor& like);
 ScalarType scalar_type(const halfbyte_tensor& like);
 std::int32_t dtype_number(const halfbyte_tensor& like);
 
-// An output that a call does not give: empty, [0], on the device of `like`. One tensor a slot (and
-// type and device) serves all calls, since making one costs more than looking it up; a call gives
-// each slot at most once, so its outputs never share one.
+// An output that a call does not give: empty, [0], on the device of `like`. Tensors of one slot
+// (and type and device) share one storage of no bytes, since making that is what costs; a call
+// gives each slot at most once, so its outputs share none.
 Tensor absent(const halfbyte_tensor& like, std::size_t slot, ScalarType type);
 
 // torch's current stream for `x`, or its number of threads.

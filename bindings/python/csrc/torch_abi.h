@@ -34,7 +34,9 @@ inline constexpr std::uint64_t kAbiVersion = (2ULL << 56) | (11ULL << 48);
   X(std::int32_t, aoti_torch_get_device_type, (TensorHandle, std::int32_t*))                      \
   X(std::int32_t, aoti_torch_get_device_index, (TensorHandle, std::int32_t*))                     \
   X(std::int32_t, aoti_torch_delete_tensor_object, (TensorHandle))                                \
-  X(std::int32_t, aoti_torch_new_tensor_handle, (TensorHandle, TensorHandle*))                    \
+  X(std::int32_t, aoti_torch__reinterpret_tensor,                                                 \
+    (TensorHandle, std::int64_t ndim, const std::int64_t* sizes, const std::int64_t* strides,     \
+     std::int64_t offset, TensorHandle* out))                                                     \
   X(std::int32_t, aoti_torch_empty_strided,                                                       \
     (std::int64_t ndim, const std::int64_t* sizes, const std::int64_t* strides,                   \
      std::int32_t dtype, std::int32_t device_type, std::int32_t device_index, TensorHandle* out)) \
