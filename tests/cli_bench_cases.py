@@ -19,10 +19,12 @@ OPERATORS = {
     "silu_mul_quantize": [[], ["--interleave", "1", "--scale", "row", "--layout", "128x4"],
                           ["--format", "mxfp4"]],
     "rope": [[], ["--head-dim", "32", "--style", "gptj"], ["--dtype", "fp16"]],
+    "gemm": [[], ["--format", "mxfp4", "--weights", "prepared"], ["--layout", "8x4", "--dtype", "fp32"],
+             ["--activations", "16bit", "--weights", "prepared", "--plan", "exact"]],
 }
 FUSED = {"rmsnorm_quantize", "silu_mul_quantize"}  # they have an unfused path
 
-ROW_FIELDS = {"name", "m", "h", "dtype", "residual", "backend", "cpu_level", "threads", "format",
+ROW_FIELDS = {"name", "m", "h", "k", "activations", "weights", "plan", "dtype", "residual", "backend", "cpu_level", "threads", "format",
               "layout", "second_layout", "scale", "normed", "head_dim", "style", "interleave",
               "per", "fused_us", "unfused_us", "floor_us", "fused_min_us", "unfused_min_us",
               "floor_min_us", "floor", "ratio", "ratio_min", "bytes", "bytes_read",
@@ -39,7 +41,8 @@ class Bench(CliTest):
             self.assertIn(operator, help_text)
             for options in cases:
                 with self.subTest(operator=operator, options=options):
-                    report = self.bench(operator, "--shapes", "3x64", *options)
+                    shape = "3x5x64" if operator == "gemm" else "3x64"
+                    report = self.bench(operator, "--shapes", shape, *options)
                     self.assertEqual(report["op"], operator)
                     (row,) = report["rows"]
                     self.assertEqual(set(row), ROW_FIELDS)
@@ -66,9 +69,12 @@ class Bench(CliTest):
                  384 + 128, 384 + 192 + 12),
                 # x in place, a position and a row of each table a token
                 (["rope", "--head-dim", "16"], 384 + 12 + 2 * 3 * 8 * 4, 384),
+                # weights and activation, 5 columns of c
+                (["gemm"], 5 * (32 + 4) + 3 * (32 + 4), 3 * 5 * 2),
+                (["gemm", "--weights", "prepared", "--activations", "16bit"], 1152 + 384, 30),
                 (["silu_mul"], 768, 384),
                 (["silu_mul_quantize", "--interleave", "8"], 768, 96 + 12)):
-            (row,) = self.bench(*args, "--shapes", "3x64")["rows"]
+            (row,) = self.bench(*args, "--shapes", "3x5x64" if args[0] == "gemm" else "3x64")["rows"]
             self.assertEqual((row["bytes_read"], row["bytes_written"]), (read, written), args)
 
     def test_report(self):
@@ -134,7 +140,12 @@ class Bench(CliTest):
             self.assertTrue(all(r["bits_equal"] for r in rows))
 
     def test_refusals(self):
-        for args, says in ((["gemm"], "'gemm'"),
+        for args, says in ((["relu"], "'relu'"),
+                           (["gemm", "--shapes", "1x4096"], "MxNxK"),
+                           (["gemm", "--shapes", "1x16x8"], "columns"),
+                           (["gemm", "--plan", "fp8", "--shapes", "1x16x16"], "method"),
+                           (["amax", "--shapes", "1x16x16"], "MxH"),
+                           (["amax", "--weights", "plain"], "--weights"),
                            (["rmsnorm_quantize", "--shapes", "16"], "--shapes"),
                            (["rmsnorm_quantize", "--shapes", ""], "--shapes"),
                            (["rmsnorm_quantize", "--shapes", "0x16"], "--shapes"),

@@ -220,7 +220,6 @@ class Refusals(CliTest):
                 says=["global_scale", "[3]"])
 
     def test_operators(self):
-        self.op("gemm", {}, code=USAGE, says=["not in this build yet", "rmsnorm_quantize"])
         self.op("relu", {}, code=USAGE, says=["'relu'"])
 
     def test_backends(self):

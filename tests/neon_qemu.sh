@@ -27,6 +27,8 @@ for source in halfbyte/base/tensor_view.cpp halfbyte/base/cpu_level.cpp \
   halfbyte/ops/common/arguments.cpp halfbyte/ops/common/dispatch.cpp \
   halfbyte/ops/common/quantize_target.cpp halfbyte/ops/common/testing.cpp \
   halfbyte/ops/common/testing_random.cpp halfbyte/ops/common/testing_groups.cpp halfbyte/ops/*/*_ref.cpp \
+  halfbyte/ops/gemm/gemm.cpp halfbyte/ops/gemm/gemm_arguments.cpp halfbyte/ops/gemm/gemm_input.cpp \
+  halfbyte/ops/gemm/gemm_prepare.cpp halfbyte/ops/gemm/gemm_testing.cpp \
   halfbyte/ops/quantize/quantize.cpp halfbyte/ops/rmsnorm/rmsnorm.cpp \
   halfbyte/ops/rope/rope.cpp halfbyte/ops/silu_mul/silu_mul.cpp \
   halfbyte/ops/*/*_property_test.cpp tests/golden_bits/*.cpp; do

@@ -3,6 +3,11 @@
 #include <utility>
 
 namespace halfbyte::app {
+
+std::string BenchShape::name() const {
+  const std::string plane = std::to_string(rows) + "x" + std::to_string(columns);
+  return inner == 0 ? plane : plane + "x" + std::to_string(inner);
+}
 namespace {
 
 std::int64_t bytes_of(const std::vector<BenchTensor>& tensors, Role role) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "apps/halfbyte/bench_model.h"
@@ -14,12 +15,17 @@
 #include "halfbyte/base/status.h"
 #include "halfbyte/base/tensor_view.h"
 #include "halfbyte/ops/common/quantize_spec.h"
+#include "halfbyte/ops/gemm/gemm.h"
 
 namespace halfbyte::app {
 
+// M x H, or M x N x K of a product.
 struct BenchShape {
   std::int64_t rows = 0;
-  std::int64_t columns = 0;
+  std::int64_t columns = 0;  // H, or N
+  std::int64_t inner = 0;    // K; 0: the operator has none
+
+  std::string name() const;
 };
 
 // What the command line asks for; an operator reads what concerns it.
@@ -33,6 +39,9 @@ struct BenchOptions {
   bool gptj = false;            // rope
   std::int32_t interleave = 0;  // silu_mul
   float eps = 1e-6f;
+  bool activations16 = false;              // gemm: W4A16
+  std::optional<ops::WeightForm> weights;  // gemm; not given: what the device is fastest with
+  ops::GemmMethod plan = ops::GemmMethod::kAuto;  // gemm
   const ModelNorm* norm = nullptr;  // its tensors in place of random ones; the shape is theirs
 
   base::Backend backend = base::Backend::kAuto;

@@ -8,6 +8,7 @@ namespace halfbyte::app {
 BenchCase bench_quantize(const BenchOptions& options, BenchShape shape);
 BenchCase bench_dequantize(const BenchOptions& options, BenchShape shape);
 BenchCase bench_amax(const BenchOptions& options, BenchShape shape);
+BenchCase bench_gemm(const BenchOptions& options, BenchShape shape);
 BenchCase bench_rmsnorm(const BenchOptions& options, BenchShape shape);
 BenchCase bench_rmsnorm_quantize(const BenchOptions& options, BenchShape shape);
 BenchCase bench_rope(const BenchOptions& options, BenchShape shape);

@@ -19,8 +19,10 @@ constexpr std::byte kPoison[] = {std::byte{0xA5}, std::byte{0x5A}};
 }  // namespace
 
 std::int64_t reference_rows(BenchShape shape) {
-  constexpr std::int64_t kElements = 1 << 20;
-  return std::min(shape.rows, std::max<std::int64_t>(1, kElements / shape.columns));
+  constexpr std::int64_t kElements = 1 << 20, kProducts = 1 << 27;
+  const std::int64_t rows =
+      shape.inner == 0 ? kElements / shape.columns : kProducts / shape.columns / shape.inner;
+  return std::min(shape.rows, std::max<std::int64_t>(1, rows));
 }
 
 Result<float> fit_scale(const BenchOperator& op, const BenchOptions& options, BenchShape shape,

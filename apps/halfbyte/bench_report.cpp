@@ -7,6 +7,7 @@
 #include <fstream>
 #include <string_view>
 
+#include "apps/halfbyte/bench_gemm.h"
 #include "halfbyte/base/cpu_level.h"
 #include "halfbyte/base/cuda_device.h"
 
@@ -85,6 +86,10 @@ Json settings_json(const BenchReport& report) {
   json["head_dim"] = options.head_dim != 0 ? Json(options.head_dim) : Json(nullptr);
   json["style"] = text("--style", options.gptj ? "gptj" : "neox");
   json["interleave"] = report.op->takes("--interleave") ? Json(options.interleave) : Json(nullptr);
+  json["activations"] = text("--activations", options.activations16 ? "16bit" : "fp4");
+  json["weights"] = text(
+      "--weights", bench_weights(options) == ops::WeightForm::kPrepared ? "prepared" : "plain");
+  json["plan"] = text("--plan", bench_plan_name(options.plan));
   json["per"] = text("--per", options.per_row ? "row" : "tensor");
   return json;
 }
@@ -94,6 +99,7 @@ Json row_json(const BenchRow& row, const Json& settings) {
   Json json = {{"name", row.name},
                {"m", row.shape.rows},
                {"h", row.shape.columns},
+               {"k", row.shape.inner != 0 ? Json(row.shape.inner) : Json(nullptr)},
                {"dtype", base::dtype_name(row.dtype)},
                {"residual", row.residual}};
   json.update(settings);

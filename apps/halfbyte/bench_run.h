@@ -67,7 +67,7 @@ class Bench {
   std::optional<DeviceTimer> timer_;
   std::map<FloorKey, std::vector<FloorVariant>> cpu_floors_;
   std::map<FloorKey, std::vector<CudaFloorVariant>> cuda_floors_;
-  std::map<std::pair<std::int64_t, std::int64_t>, bool> references_;  // by rows and columns
+  std::map<std::string, bool> references_;  // by the name of their shape
 };
 
 // CPU threads that a call with `num_threads` gets.

@@ -21,17 +21,24 @@ constexpr std::int64_t kMost = std::int64_t{1} << 31;
 
 bool is_extent(std::int64_t value) { return value > 0 && value <= kMost; }
 
+// Two numbers, or three.
 bool parse_shape(std::string_view text, BenchShape& shape) {
+  shape.inner = 0;
   const char* end = text.data() + text.size();
   const auto rows = std::from_chars(text.data(), end, shape.rows);
   if (rows.ec != std::errc() || rows.ptr == end || *rows.ptr != 'x') return false;
-  const auto columns = std::from_chars(rows.ptr + 1, end, shape.columns);
-  return columns.ec == std::errc() && columns.ptr == end && is_extent(shape.rows) &&
+  auto last = std::from_chars(rows.ptr + 1, end, shape.columns);
+  if (last.ec == std::errc() && last.ptr != end && *last.ptr == 'x') {
+    last = std::from_chars(last.ptr + 1, end, shape.inner);
+    if (!is_extent(shape.inner)) return false;
+  }
+  return last.ec == std::errc() && last.ptr == end && is_extent(shape.rows) &&
          is_extent(shape.columns);
 }
 
 Status wrong_entry(const std::string& source, const std::string& entry) {
-  return {base::StatusCode::kData, source + ": expected \"MxH\" or [M, H], got " + entry};
+  return {base::StatusCode::kData,
+          source + ": expected \"MxH\", [M, H] or, for a product, \"MxNxK\", got " + entry};
 }
 
 // {"m": [..], "h": [..]}: every H of every M.
@@ -43,7 +50,7 @@ Result<Shapes> grid_of(const Json& json, const std::string& source) {
           !is_extent(h.get<std::int64_t>())) {
         return wrong_entry(source, m.dump() + " x " + h.dump());
       }
-      shapes.push_back({m.get<std::int64_t>(), h.get<std::int64_t>()});
+      shapes.push_back({m.get<std::int64_t>(), h.get<std::int64_t>(), 0});
     }
   }
   return shapes;
@@ -92,7 +99,9 @@ std::string shape_set_names() {
   return names;
 }
 
-Result<Shapes> parse_shapes(const std::string& text, std::string_view operator_name) {
+namespace {
+
+Result<Shapes> parse_any(const std::string& text, std::string_view operator_name) {
   const Json sets = built_in_sets();
   if (sets.contains(text)) return shapes_of(sets[text], "bench/shapes.json", operator_name);
   Shapes shapes;
@@ -105,13 +114,28 @@ Result<Shapes> parse_shapes(const std::string& text, std::string_view operator_n
     if (list) shapes.push_back(shape);
   }
   if (list && !shapes.empty()) return shapes;
-  const std::string expected = "MxH,.., one of " + shape_set_names() + ", or a file";
+  const std::string expected =
+      "MxH,.. (MxNxK for a product), one of " + shape_set_names() + ", or a file";
   const Result<std::string> file = checkpoint::read_text(text);
   if (text.empty() || !file.ok()) {
     return base::invalid_argument("--shapes", expected, "'" + text + "'");
   }
   return shapes_of(Json::parse(file.value(), nullptr, /*allow_exceptions=*/false), text,
                    operator_name);
+}
+
+}  // namespace
+
+Result<Shapes> parse_shapes(const std::string& text, std::string_view operator_name, bool product) {
+  Result<Shapes> shapes = parse_any(text, operator_name);
+  if (!shapes.ok()) return shapes;
+  for (const BenchShape& shape : shapes.value()) {
+    if ((shape.inner != 0) == product) continue;
+    return base::invalid_argument(
+        "--shapes", std::string(product ? "MxNxK" : "MxH") + " for " + std::string(operator_name),
+        shape.name());
+  }
+  return shapes;
 }
 
 }  // namespace halfbyte::app

@@ -10,12 +10,13 @@
 
 namespace halfbyte::app {
 
-// "MxH,MxH", the name of a set, or the path of a JSON file: an array of "MxH" or [M, H], or
+// "MxH,MxH" ("MxNxK" where the operator is a product), the name of a set, or the path of a JSON
+// file: an array of "MxH" or [M, H], or
 // {"m": [..], "h": [..]} for every pair of the two, or an object that holds one of these under the
 // operator's name or under "shapes". Errors: kInvalidArgument for text that is none of the three,
 // kData for a file without shapes.
 base::Result<std::vector<BenchShape>> parse_shapes(const std::string& text,
-                                                   std::string_view operator_name);
+                                                   std::string_view operator_name, bool product);
 
 std::string shape_set_names();  // "cpu, small, h200"
 

@@ -13,6 +13,7 @@ struct BenchOperator {
   std::string_view name;
   std::string_view options;  // that it takes beside those of every operator: "--format --layout"
   BenchCase (*make)(const BenchOptions& options, BenchShape shape);
+  bool product = false;  // its shapes are MxNxK
 
   bool takes(std::string_view option) const;
 };

@@ -14,7 +14,7 @@ QuantizeTail::QuantizeTail(BenchCase& bench_case, const BenchOptions& options, B
     : spec_(options.spec), scale_(bench_case.scale) {
   bench_case.to_quantize = to_quantize;
   bench_case.format = spec_.format;
-  const auto [rows, columns] = shape;
+  const std::int64_t rows = shape.rows, columns = shape.columns;
   codes_ =
       bench_case.add(Role::kWrite, DType::kU8, {rows, formats::code_bytes(spec_.format, columns)});
   if (formats::has_block_scales(spec_.format)) {

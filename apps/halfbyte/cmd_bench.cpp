@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "apps/halfbyte/bench_gemm.h"
 #include "apps/halfbyte/bench_model.h"
 #include "apps/halfbyte/bench_report.h"
 #include "apps/halfbyte/bench_run.h"
@@ -29,11 +30,13 @@ using formats::ScaleLayout;
 using formats::ScaleMode;
 
 constexpr const char* kDefaultShapes = "1x4096,16x4096,128x4096,1024x4096,1024x8192";
+constexpr const char* kDefaultProducts = "1x4096x4096,4x4096x4096,16x4096x4096";
 
 // The command line's words.
 struct Options {
-  std::string op, shapes = kDefaultShapes, model, json, cpu_level;
+  std::string op, shapes, model, json, cpu_level;
   std::string backend = "auto", dtype = "bf16", format = "nvfp4", layout = "linear";
+  std::string activations = "fp4", weights, plan = "auto";
   std::string second_layout, scale = "tensor", per = "tensor", style = "neox";
   bool residual = false, normed = false;
   int threads = 0, head_dim = 0, interleave = 0;
@@ -62,6 +65,12 @@ BenchOptions bench_options(const Options& words) {
   options.spec.layout = layout_of(words.layout);
   if (!words.second_layout.empty()) options.spec.second_layout = layout_of(words.second_layout);
   options.residual = words.residual;
+  options.activations16 = words.activations == "16bit";
+  if (!words.weights.empty()) {
+    options.weights =
+        words.weights == "plain" ? ops::WeightForm::kPlain : ops::WeightForm::kPrepared;
+  }
+  options.plan = bench_plan(words.plan);
   options.normed = words.normed;
   options.per_row = words.per == "row";
   options.interleave = words.interleave;
@@ -103,7 +112,11 @@ Status check_words(const BenchOperator& op, const Options& words) {
 }
 
 Status measure_shapes(const Options& words, Bench& bench, BenchReport& report) {
-  const Result<std::vector<BenchShape>> shapes = parse_shapes(words.shapes, report.op->name);
+  const std::string text = !words.shapes.empty() ? words.shapes
+                           : report.op->product  ? kDefaultProducts
+                                                 : kDefaultShapes;
+  const Result<std::vector<BenchShape>> shapes =
+      parse_shapes(text, report.op->name, report.op->product);
   if (!shapes.ok()) return shapes.status();
   ProgressBar bar("bench");
   const auto total = static_cast<std::int64_t>(shapes.value().size());
@@ -111,8 +124,8 @@ Status measure_shapes(const Options& words, Bench& bench, BenchReport& report) {
     bar.update(static_cast<std::int64_t>(report.rows.size()), total);
     const Result<BenchTiming> timing = bench.measure(shape);
     if (!timing.ok()) return timing.status();
-    report.rows.push_back({fmt::format("{}x{}", shape.rows, shape.columns), shape,
-                           report.options.dtype, words.residual, timing.value()});
+    report.rows.push_back(
+        {shape.name(), shape, report.options.dtype, words.residual, timing.value()});
   }
   return {};
 }
@@ -125,7 +138,7 @@ Status measure_model(const Options& words, Bench& bench, const ModelNorms& model
   for (const ModelNorm& norm : model.norms) {
     bar.update(static_cast<std::int64_t>(report.rows.size()), total);
     const base::TensorView& x = norm.x.view();
-    const BenchShape shape{x.shape[0], x.shape[1]};
+    const BenchShape shape{x.shape[0], x.shape[1], 0};
     const Result<BenchTiming> timing = bench.measure(shape, &norm);
     if (!timing.ok()) return {timing.status().code(), norm.name + ": " + timing.status().message()};
     report.rows.push_back({norm.name, shape, x.dtype, norm.residual.view().given, timing.value()});
@@ -202,7 +215,15 @@ void add_operator_options(CLI::App& parser, Options& words) {
       parser
           .add_option("--interleave", words.interleave,
                       "of gate and up: 0 (default: halves), 1 or 8")
-          ->check(one_of({"0", "1", "8"}))};
+          ->check(one_of({"0", "1", "8"})),
+      parser.add_option("--activations", words.activations, "fp4 (default) or 16bit, of --dtype")
+          ->check(one_of({"fp4", "16bit"})),
+      parser
+          .add_option("--weights", words.weights,
+                      "plain or prepared (default: plain on the CPU, prepared on CUDA)")
+          ->check(one_of({"plain", "prepared"})),
+      parser.add_option("--plan", words.plan, "auto (default), exact, tensor_core, dequantize, ..")
+          ->check(one_of({"auto", "exact", "tensor_core", "dequantize", "fp8", "block_scaled"}))};
 }
 
 }  // namespace
@@ -212,9 +233,14 @@ Command add_bench(CLI::App& program) {
   CLI::App* parser = program.add_subcommand(
       "bench", "Time an operator against the unfused path and the streaming floor");
   parser->add_option("OP", words->op, bench_operator_names())->required();
-  parser->add_option("--shapes", words->shapes,
-                     fmt::format("MxH,.., a set ({}) or a JSON file (default {})",
-                                 shape_set_names(), kDefaultShapes));
+  parser
+      ->add_option("--shapes", words->shapes,
+                   fmt::format("MxH,.., a set ({}) or a JSON file (default {}); MxNxK for gemm "
+                               "(default {})",
+                               shape_set_names(), kDefaultShapes, kDefaultProducts))
+      ->check([](const std::string& text) {
+        return text.empty() ? std::string("--shapes: expected MxH,.., got nothing") : std::string();
+      });
   parser->add_option("--dtype", words->dtype, "bf16 (default), fp16 or fp32")
       ->check(CLI::IsMember({"bf16", "fp16", "fp32"}));
   parser->add_option("--backend", words->backend, "auto (default: the CPU), ref, cpu or cuda")

@@ -31,11 +31,6 @@ struct Options {
 
 Result<const OpInfo*> choose_operator(const std::string& name) {
   if (const OpInfo* info = find_operator(name)) return info;
-  const auto planned = planned_operators();
-  if (std::find(planned.begin(), planned.end(), name) != planned.end()) {
-    return Status(base::StatusCode::kInvalidArgument,
-                  "NAME: '" + name + "' is not in this build yet; available: " + operator_names());
-  }
   return base::invalid_argument("NAME", "one of " + operator_names(), "'" + name + "'");
 }
 

@@ -66,6 +66,24 @@ constexpr OpKey kRopeKeys[] = {{"style", "neox|gptj", "neox"},
                                {"rope_offset", "INT", "0"},
                                {"inverse", "0|1", "0"}};
 
+constexpr OpInput kGemmInputs[] = {{"a", false},
+                                   {"a_codes", false},
+                                   {"a_scales", false},
+                                   {"a_global_scale", false},
+                                   {"a_decode_scale", false},
+                                   {"b_codes", true},
+                                   {"b_scales", true},
+                                   {"b_global_scale", false},
+                                   {"b_decode_scale", false},
+                                   {"bias", false}};
+constexpr OpKey kGemmKeys[] = {
+    {"a", "nvfp4|mxfp4|bf16|fp16", "nvfp4"},
+    {"b", "nvfp4|mxfp4", "nvfp4"},
+    {"a_layout", "linear|128x4|8x4", "linear"},
+    {"b_layout", "linear|128x4|8x4", "linear"},
+    {"out", "bf16|fp16|fp32", "bf16"},
+    {"plan", "auto|exact|tensor_core|dequantize|fp8|block_scaled", "auto"}};
+
 #undef HALFBYTE_QUANTIZE_KEYS
 #undef HALFBYTE_NORM_KEYS
 #undef HALFBYTE_ACTIVATION_KEYS
@@ -82,14 +100,12 @@ constexpr OpInfo kOperators[] = {
     {"silu_mul", kSiluMulInputs, kSiluMulKeys, "y", run_silu_mul},
     {"silu_mul_quantize", kSiluMulQuantizeInputs, kSiluMulQuantizeKeys,
      "codes, scales, scales_second, row_scale, global_scale, decode_scale", run_silu_mul_quantize},
-    {"rope", kRopeInputs, kRopeKeys, "x", run_rope}};
-
-constexpr std::string_view kPlanned[] = {"gemm"};
+    {"rope", kRopeInputs, kRopeKeys, "x", run_rope},
+    {"gemm", kGemmInputs, kGemmKeys, "c", run_gemm}};
 
 }  // namespace
 
 std::span<const OpInfo> operators() { return kOperators; }
-std::span<const std::string_view> planned_operators() { return kPlanned; }
 
 const OpInfo* find_operator(std::string_view name) {
   const auto* found = std::find_if(std::begin(kOperators), std::end(kOperators),

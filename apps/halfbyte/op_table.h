@@ -36,8 +36,6 @@ struct OpInfo {
 
 std::span<const OpInfo> operators();
 const OpInfo* find_operator(std::string_view name);  // nullptr: none of this name
-// Operators of the project that this build does not have.
-std::span<const std::string_view> planned_operators();
 
 std::string operator_names();  // "quantize, dequantize, .."
 std::string operators_help();  // a paragraph an operator

@@ -123,6 +123,8 @@ inline std::string name_of(const char* operation, const char* option, DType dtyp
   return std::string(operation) + "/" + option + "/" + std::string(base::dtype_name(dtype));
 }
 
+// golden_gemm_calls.cpp
+void add_gemm_calls(std::vector<Call>& calls);
 // golden_silu_mul_calls.cpp
 void add_silu_mul_calls(std::vector<Call>& calls);
 

@@ -13,6 +13,8 @@
 #include "halfbyte/numerics/half_types.h"
 #include "halfbyte/numerics/row_sum.h"
 #include "halfbyte/numerics/version.h"
+#include "halfbyte/ops/gemm/gemm_math.h"
+#include "halfbyte/ops/gemm/gemm_weights_math.h"
 #include "halfbyte/ops/rope/rope_math.h"
 #include "halfbyte/ops/silu_mul/silu_mul_math.h"
 
@@ -22,9 +24,9 @@ namespace formats = halfbyte::formats;
 namespace numerics = halfbyte::numerics;
 
 constexpr std::uint32_t kBlocks = 65536;  // of each case
-constexpr int kCases = 8;
-constexpr const char* kNames[kCases] = {"nvfp4",   "mxfp4",  "fp8",  "half",
-                                        "rmsnorm", "layout", "rope", "silu_mul"};
+constexpr int kCases = 9;
+constexpr const char* kNames[kCases] = {"nvfp4",  "mxfp4", "fp8",      "half", "rmsnorm",
+                                        "layout", "rope",  "silu_mul", "gemm"};
 
 struct Fnv1a {
   std::uint64_t hash = 0xCBF29CE484222325u;
@@ -226,6 +228,48 @@ HALFBYTE_HD void silu_mul(Random& random, Fnv1a& hash) {
   }
 }
 
+// Blocks of two operands in a slice, and the words of prepared weights.
+HALFBYTE_HD void gemm(Random& random, Fnv1a& hash) {
+  namespace ops = halfbyte::ops;
+  for (int way = 0; way < 2; ++way) {
+    const auto format = way == 0 ? formats::Format::kNvfp4 : formats::Format::kMxfp4;
+    const int columns = formats::block_elements(format);
+    numerics::TreeSum exact, mixed;
+    for (int slice = 0; slice < 3; ++slice) {
+      float acc = 0.0f, acc16 = 0.0f;
+      for (int block = 0; block < ops::slice_blocks(format); ++block) {
+        std::uint8_t a[16], b[16];
+        float x[32];
+        fill(random, x, 32);
+        for (int i = 0; i < 16; ++i) {
+          a[i] = static_cast<std::uint8_t>(random.next());
+          b[i] = static_cast<std::uint8_t>(random.next());
+        }
+        const auto scale_a = static_cast<std::uint8_t>(random.next() % 0xFE);
+        const auto scale_b = static_cast<std::uint8_t>(random.next() % 0xFE);
+        acc = ops::add_block(format, acc, ops::block_dot(a, b, columns / 2), scale_a, scale_b);
+        const float dot = ops::block_dot_16bit(x, b, columns);
+        acc16 = ops::add_block_16bit(format, acc16, dot, scale_b);
+        hash.number(dot);
+        hash.number(acc);
+      }
+      exact.add(acc);
+      mixed.add(acc16);
+    }
+    const float decode_a = random.near(127, 40), decode_b = random.near(127, 40);
+    hash.number(ops::scale_sum(exact.total(), decode_a, decode_b));
+    hash.number(mixed.total());
+  }
+  const ops::SpreadCodes codes = {random.next() << 16 & ops::kSpreadMask,
+                                  random.next() & ops::kSpreadMask};
+  const std::uint32_t word = ops::word_of_spread(codes);
+  hash.word(word);
+  hash.byte(ops::spread_of_word(word).high == codes.high ? 1 : 0);
+  const auto scale = static_cast<std::uint8_t>(random.next());
+  hash.byte(ops::prepared_scale(scale));
+  hash.byte(ops::e4m3_of_prepared_scale(ops::prepared_scale(scale)));
+}
+
 // The hash of one block of one case.
 HALFBYTE_HD std::uint64_t block_hash(int which, std::uint32_t block) {
   Random random{(static_cast<std::uint64_t>(which) << 32) | block};
@@ -262,8 +306,11 @@ HALFBYTE_HD std::uint64_t block_hash(int which, std::uint32_t block) {
         rope<float>(random, hash);
       }
       break;
-    default:
+    case 7:
       silu_mul(random, hash);
+      break;
+    default:
+      gemm(random, hash);
       break;
   }
   return hash.hash;

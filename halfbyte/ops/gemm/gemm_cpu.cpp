@@ -55,11 +55,12 @@ struct Work {
   }
 };
 
-// kRows rows of A times a staged slice of quantized A.
-template <class Dot, Format kFormat, WeightForm kForm, int kRows>
-HWY_INLINE void multiply_codes(const Work& work, std::int64_t slice, std::int64_t row,
-                               std::int64_t blocks) {
-  constexpr int kWords = formats::block_elements(kFormat) / 8;  // of a block
+// kRows rows of quantized A times a slice of weights.
+template <class Dot, Format kFormat, WeightForm kForm, int kRows, class Words>
+HWY_INLINE void multiply_codes(const Work& work, const Words& words, std::int64_t slice,
+                               std::int64_t row, std::int64_t blocks) {
+  constexpr int kBlock = formats::block_elements(kFormat);
+  constexpr bool kPlain = kForm == WeightForm::kPlain;
   static constexpr ByteTable<kForm> kTable{Dot::kOffset};
   const GemmInput& input = work.input;
   const std::int64_t k = work.problem.k, all_blocks = work.problem.blocks();
@@ -70,34 +71,41 @@ HWY_INLINE void multiply_codes(const Work& work, std::int64_t slice, std::int64_
   for (std::int64_t lanes = 0; lanes < kPanelRows; lanes += kLanes) {
     Vf acc[kRows];
     for (Vf& each : acc) each = hn::Zero(Df());
-    for (std::int64_t b = 0; b < blocks; ++b) {
-      const std::int8_t* a = input.codes + row * k + slice * kSliceColumns + b * 8 * kWords;
-      Dot dots[kRows];
-      for (int i = 0; i < kWords; ++i) {
-        const Word word = hn::LoadU(Du(), work.stage.words[b * kWords + i] + lanes);
-        // The four columns that the low and the high nibbles have, among those of A: even and odd
-        // ones of 8, or those of 16 where the weights are prepared.
-        constexpr bool kPlain = kForm == WeightForm::kPlain;
-        const int low = kPlain ? 8 * i : 16 * (i / 2) + 4 * (i % 2), high = low + (kPlain ? 4 : 8);
-        const Word low_bytes = Dot::look_up(table, hn::And(word, mask));
-        const Word high_bytes = Dot::look_up(table, hn::And(hn::ShiftRight<4>(word), mask));
-        for (int m = 0; m < kRows; ++m) {
-          dots[m].add(low_bytes, a + m * k + low);
-          dots[m].add(high_bytes, a + m * k + high);
+    for (std::int64_t b = 0; b < blocks;) {
+      Word word[4];
+      words.load(static_cast<int>(b) * kBlock / 8, lanes, word);
+      // One block of 32 columns, or two of 16.
+      for (int first = 0; first < 4 && b < blocks; first += kBlock / 8, ++b) {
+        const std::int8_t* a = input.codes + row * k + slice * kSliceColumns + b * kBlock;
+        const std::int64_t at = row * all_blocks + first_block + b;
+        Dot dots[kRows];
+        for (int m = 0; m < kRows; ++m) dots[m].start(input.corrections[at + m * all_blocks]);
+        for (int i = 0; i < kBlock / 8; ++i) {
+          // The four columns that the low and the high nibbles have, among those of A: even and
+          // odd ones of 8, or those of 16 where the weights are prepared.
+          const int low = kPlain ? 8 * i : 16 * (i / 2) + 4 * (i % 2);
+          const int high = low + (kPlain ? 4 : 8);
+          const Word both = word[first + i];
+          const Word low_bytes = Dot::look_up(table, hn::And(both, mask));
+          const Word high_bytes = Dot::look_up(table, hn::And(hn::ShiftRight<4>(both), mask));
+          for (int m = 0; m < kRows; ++m) {
+            dots[m].add(low_bytes, a + m * k + low);
+            dots[m].add(high_bytes, a + m * k + high);
+          }
         }
-      }
-      const Vf scale = hn::LoadU(Df(), work.stage.scales[0][b] + lanes);
-      for (int m = 0; m < kRows; ++m) {
-        const std::int64_t at = (row + m) * all_blocks + first_block + b;
-        const Vf dot = hn::ConvertTo(Df(), dots[m].total(input.corrections[at]));
-        if constexpr (kFormat == Format::kNvfp4) {
-          acc[m] = hn::MulAdd(dot, hn::Mul(scale, hn::Set(Df(), input.scales[at])), acc[m]);
-        } else {
-          const float* a_scales = input.scales + at + (row + m) * all_blocks;
-          const Vf rest = hn::LoadU(Df(), work.stage.scales[1][b] + lanes);
-          const Vf first = hn::Mul(scale, hn::Set(Df(), a_scales[0]));
-          const Vf second = hn::Mul(rest, hn::Set(Df(), a_scales[all_blocks]));
-          acc[m] = hn::Add(acc[m], hn::Mul(hn::Mul(dot, first), second));
+        const Vf scale = hn::LoadU(Df(), work.stage.scales[0][b] + lanes);
+        for (int m = 0; m < kRows; ++m) {
+          const Vf dot = hn::ConvertTo(Df(), dots[m].total());
+          if constexpr (kFormat == Format::kNvfp4) {
+            const Vf a_scale = hn::Set(Df(), input.scales[at + m * all_blocks]);
+            acc[m] = hn::MulAdd(dot, hn::Mul(scale, a_scale), acc[m]);
+          } else {
+            const float* a_scales = input.scales + at + (row + 2 * m) * all_blocks;
+            const Vf rest = hn::LoadU(Df(), work.stage.scales[1][b] + lanes);
+            const Vf first_factor = hn::Mul(scale, hn::Set(Df(), a_scales[0]));
+            const Vf second_factor = hn::Mul(rest, hn::Set(Df(), a_scales[all_blocks]));
+            acc[m] = hn::Add(acc[m], hn::Mul(hn::Mul(dot, first_factor), second_factor));
+          }
         }
       }
     }
@@ -106,36 +114,35 @@ HWY_INLINE void multiply_codes(const Work& work, std::int64_t slice, std::int64_
 }
 
 // The same where A is not quantized.
-template <Format kFormat, WeightForm kForm, int kRows>
-HWY_INLINE void multiply_values(const Work& work, std::int64_t slice, std::int64_t row,
-                                std::int64_t blocks) {
+template <Format kFormat, WeightForm kForm, int kRows, class Words>
+HWY_INLINE void multiply_values(const Work& work, const Words& words, std::int64_t slice,
+                                std::int64_t row, std::int64_t blocks) {
   constexpr int kBlock = formats::block_elements(kFormat);
   const std::int64_t k = work.problem.k;
   for (std::int64_t lanes = 0; lanes < kPanelRows; lanes += kLanes) {
     Vf acc[kRows];
     for (Vf& each : acc) each = hn::Zero(Df());
-    for (std::int64_t b = 0; b < blocks; ++b) {
-      const float* x = work.input.values + row * k + slice * kSliceColumns + b * kBlock;
-      Vf even[kRows], odd[kRows];
-      HWY_UNROLL(2)
-      for (int sixteen = 0; sixteen < kBlock; sixteen += 16) {
-        const std::uint32_t* words = work.stage.words[(b * kBlock + sixteen) / 8] + lanes;
-        const Word word[2] = {hn::LoadU(Du(), words), hn::LoadU(Du(), words + kPanelRows)};
-        HWY_UNROLL(16)
-        for (int i = 0; i < 16; ++i) {
-          const Word nibbles =
-              hn::ShiftRightSame(word[word_of_column<kForm>(i)], 4 * nibble_of_column<kForm>(i));
-          const Vf weight = nibble_values<kForm>(nibbles);
+    for (std::int64_t b = 0; b < blocks;) {
+      Word word[4];
+      words.load(static_cast<int>(b) * kBlock / 8, lanes, word);
+      for (int first = 0; first < 4 && b < blocks; first += kBlock / 8, ++b) {
+        const float* x = work.input.values + row * k + slice * kSliceColumns + b * kBlock;
+        Vf even[kRows], odd[kRows];
+        HWY_UNROLL(32)
+        for (int i = 0; i < kBlock; ++i) {
+          const Word of_column = word[first + i / 16 * 2 + word_of_column<kForm>(i % 16)];
+          const Vf weight = nibble_values<kForm>(
+              hn::ShiftRightSame(of_column, 4 * nibble_of_column<kForm>(i % 16)));
           for (int m = 0; m < kRows; ++m) {
             Vf& chain = i % 2 == 0 ? even[m] : odd[m];
-            const Vf value = hn::Set(Df(), x[m * k + sixteen + i]);
-            chain = sixteen + i < 2 ? hn::Mul(value, weight) : hn::MulAdd(value, weight, chain);
+            const Vf value = hn::Set(Df(), x[m * k + i]);
+            chain = i < 2 ? hn::Mul(value, weight) : hn::MulAdd(value, weight, chain);
           }
         }
-      }
-      const Vf scale = hn::LoadU(Df(), work.stage.scales[0][b] + lanes);
-      for (int m = 0; m < kRows; ++m) {
-        acc[m] = hn::MulAdd(hn::Add(even[m], odd[m]), scale, acc[m]);
+        const Vf scale = hn::LoadU(Df(), work.stage.scales[0][b] + lanes);
+        for (int m = 0; m < kRows; ++m) {
+          acc[m] = hn::MulAdd(hn::Add(even[m], odd[m]), scale, acc[m]);
+        }
       }
     }
     for (int m = 0; m < kRows; ++m) add_slice(work.tree(row + m, lanes), slice, acc[m]);
@@ -145,35 +152,61 @@ HWY_INLINE void multiply_values(const Work& work, std::int64_t slice, std::int64
 // A vector instruction set's registers hold the sums of this many rows of A.
 constexpr int kRowsAtOnce = kLanes == 16 ? 4 : 2;
 
-template <Format kFormat, WeightForm kForm, int kRows>
-HWY_INLINE void multiply_rows(const Work& work, std::int64_t slice, std::int64_t row,
-                              std::int64_t blocks) {
+template <Format kFormat, WeightForm kForm, int kRows, bool kWhole, class Words>
+HWY_INLINE void multiply_rows(const Work& work, const Words& words, std::int64_t slice,
+                              std::int64_t row, std::int64_t most) {
+  // A whole slice has a number of blocks that the compiler knows.
+  const std::int64_t blocks = kWhole ? slice_blocks(kFormat) : most;
   if (!work.problem.quantized) {
-    multiply_values<kFormat, kForm, kRows>(work, slice, row, blocks);
+    multiply_values<kFormat, kForm, kRows>(work, words, slice, row, blocks);
     return;
   }
 #if HWY_TARGET == HWY_AVX3
   if (work.input.vnni) {
-    multiply_codes<DotVnni, kFormat, kForm, kRows>(work, slice, row, blocks);
+    multiply_codes<DotVnni, kFormat, kForm, kRows>(work, words, slice, row, blocks);
     return;
   }
 #endif
-  multiply_codes<Dot, kFormat, kForm, kRows>(work, slice, row, blocks);
+  multiply_codes<Dot, kFormat, kForm, kRows>(work, words, slice, row, blocks);
+}
+
+template <Format kFormat, WeightForm kForm, bool kWhole>
+HWY_INLINE void multiply_staged(const Work& work, std::int64_t slice, std::int64_t begin,
+                                std::int64_t end, std::int64_t blocks) {
+  const StagedWords words{work.stage};
+  std::int64_t row = begin;
+  for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
+    multiply_rows<kFormat, kForm, kRowsAtOnce, kWhole>(work, words, slice, row, blocks);
+  }
+  for (; row < end; ++row)
+    multiply_rows<kFormat, kForm, 1, kWhole>(work, words, slice, row, blocks);
 }
 
 // Rows [begin, end) of A times a panel of group `group`.
 template <Format kFormat, WeightForm kForm>
 HWY_NOINLINE void multiply_panel(const Work& work, const Panel& panel, std::int64_t begin,
                                  std::int64_t end) {
-  const std::int64_t all_blocks = work.problem.blocks(), width = slice_blocks(kFormat);
-  for (std::int64_t slice = 0; slice * width < all_blocks; ++slice) {
-    const std::int64_t left = all_blocks - slice * width, blocks = left < width ? left : width;
-    stage_slice<kForm>(work.problem, panel, slice, blocks, work.stage);
-    std::int64_t row = begin;
-    for (; row + kRowsAtOnce <= end; row += kRowsAtOnce) {
-      multiply_rows<kFormat, kForm, kRowsAtOnce>(work, slice, row, blocks);
+  constexpr std::int64_t kWidth = slice_blocks(kFormat);
+  const std::int64_t all_blocks = work.problem.blocks();
+  for (std::int64_t slice = 0; slice * kWidth < all_blocks; ++slice) {
+    const std::int64_t left = all_blocks - slice * kWidth, blocks = left < kWidth ? left : kWidth;
+    if (kForm == WeightForm::kPlain && panel.regular) {
+      prefetch_next_panel(work.problem, panel, slice);
     }
-    for (; row < end; ++row) multiply_rows<kFormat, kForm, 1>(work, slice, row, blocks);
+    stage_scales<kForm>(work.problem, panel, slice, blocks, work.stage);
+    if constexpr (kForm == WeightForm::kPlain) {
+      if (end - begin == 1 && blocks == kWidth && panel.regular) {
+        const PlainWords words{panel.codes + slice * (kSliceColumns / 2), panel.stride};
+        multiply_rows<kFormat, kForm, 1, true>(work, words, slice, begin, kWidth);
+        continue;
+      }
+    }
+    stage_words<kForm>(work.problem, panel, slice, blocks, work.stage);
+    if (blocks == kWidth) {
+      multiply_staged<kFormat, kForm, true>(work, slice, begin, end, blocks);
+    } else {
+      multiply_staged<kFormat, kForm, false>(work, slice, begin, end, blocks);
+    }
   }
 }
 

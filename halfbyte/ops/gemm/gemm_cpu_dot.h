@@ -2,7 +2,7 @@
 // four values of A. Included by gemm_cpu.cpp alone, once a CPU level.
 #pragma once
 
-#include "halfbyte/ops/gemm/gemm_cpu_stage.h"
+#include "halfbyte/ops/gemm/gemm_cpu_scales.h"
 #include "halfbyte/ops/gemm/gemm_input.h"
 
 #if HWY_TARGET == HWY_NEON
@@ -34,7 +34,7 @@ class Dot {
     return Word{vreinterpretq_u32_s8(
         vqtbl1q_s8(vreinterpretq_s8_u32(table.raw), vreinterpretq_u8_u32(nibbles.raw)))};
   }
-  HWY_INLINE Dot() : low_(vdupq_n_s16(0)), high_(vdupq_n_s16(0)) {}
+  HWY_INLINE void start(std::int32_t /*correction*/) { low_ = high_ = vdupq_n_s16(0); }
   HWY_INLINE void add(Word weights, const std::int8_t* a) {
     std::int32_t four;
     std::memcpy(&four, a, 4);
@@ -43,9 +43,7 @@ class Dot {
     low_ = vmlal_s8(low_, vget_low_s8(w), x);
     high_ = vmlal_s8(high_, vget_high_s8(w), x);
   }
-  HWY_INLINE Vi total(std::int32_t /*correction*/) const {
-    return Vi{vpaddq_s32(vpaddlq_s16(low_), vpaddlq_s16(high_))};
-  }
+  HWY_INLINE Vi total() const { return Vi{vpaddq_s32(vpaddlq_s16(low_), vpaddlq_s16(high_))}; }
 
  private:
   int16x8_t low_, high_;
@@ -80,18 +78,20 @@ class Dot {
   static HWY_INLINE Word look_up(Word table, Word nibbles) {
     return Word{shuffle_bytes(table.raw, nibbles.raw)};
   }
-  HWY_INLINE Dot() : sum_(four_everywhere(0)) {}
+  HWY_INLINE void start(std::int32_t correction) {
+    sum_ = four_everywhere(0);
+    correction_ = correction;
+  }
   HWY_INLINE void add(Word weights, const std::int8_t* a) {
     std::int32_t four;
     std::memcpy(&four, a, 4);
     sum_ = add16(sum_, multiply_bytes(weights.raw, four_everywhere(four)));
   }
-  HWY_INLINE Vi total(std::int32_t correction) const {
-    return hn::Add(Vi{pairs_of_16(sum_)}, hn::Set(Di(), correction));
-  }
+  HWY_INLINE Vi total() const { return hn::Add(Vi{pairs_of_16(sum_)}, hn::Set(Di(), correction_)); }
 
  private:
   Bytes sum_;
+  std::int32_t correction_;
 };
 
 #if HWY_TARGET == HWY_AVX3
@@ -101,15 +101,13 @@ class DotVnni {
  public:
   static constexpr int kOffset = kWeightOffset;
   static HWY_INLINE Word look_up(Word table, Word nibbles) { return Dot::look_up(table, nibbles); }
-  HWY_INLINE DotVnni() : sum_(_mm512_setzero_si512()) {}
+  HWY_INLINE void start(std::int32_t correction) { sum_ = _mm512_set1_epi32(correction); }
   HWY_INLINE void add(Word weights, const std::int8_t* a) {
     std::int32_t four;
     std::memcpy(&four, a, 4);
     asm("vpdpbusd %2, %1, %0" : "+v"(sum_) : "v"(weights.raw), "v"(_mm512_set1_epi32(four)));
   }
-  HWY_INLINE Vi total(std::int32_t correction) const {
-    return hn::Add(Vi{sum_}, hn::Set(Di(), correction));
-  }
+  HWY_INLINE Vi total() const { return Vi{sum_}; }
 
  private:
   __m512i sum_;
@@ -129,13 +127,19 @@ HWY_INLINE Vf nibble_values(Word nibbles) {
   const Vf table = hn::Load(Df(), kForm == WeightForm::kPlain ? kPlain : kPrepared);
   return Vf{_mm512_permutexvar_ps(nibbles.raw, table.raw)};
 #else
-  if constexpr (kForm == WeightForm::kPlain) {
-    return e2m1_values(hn::BitCast(Di(), hn::And(nibbles, hn::Set(Du(), 15))));
-  } else {
-    const Word code = hn::Or(hn::And(hn::ShiftRight<1>(nibbles), hn::Set(Du(), 7)),
-                             hn::And(hn::ShiftLeft<3>(nibbles), hn::Set(Du(), 8)));
-    return e2m1_values(hn::BitCast(Di(), code));
-  }
+  constexpr bool kPlain = kForm == WeightForm::kPlain;
+  const Word sign = hn::ShiftLeft<31>(kPlain ? hn::ShiftRight<3>(nibbles) : nibbles);
+  const Word magnitude = kPlain ? nibbles : hn::ShiftRight<1>(nibbles);
+#if HWY_TARGET == HWY_AVX2
+  // The lookup reads three bits of the index.
+  alignas(32) constexpr float kValues[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  const Vf value{_mm256_permutevar8x32_ps(hn::Load(Df(), kValues).raw, magnitude.raw)};
+#else
+  // As simd/codecs.h does.
+  const Word bits = hn::ShiftLeft<22>(hn::And(magnitude, hn::Set(Du(), 7)));
+  const Vf value = hn::Mul(hn::BitCast(Df(), bits), hn::Set(Df(), 0x1p126f));
+#endif
+  return hn::Or(value, hn::BitCast(Df(), sign));
 #endif
 }
 

@@ -2,6 +2,11 @@
 // else. Prepared weights give the bits of plain ones.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
+#include "halfbyte/base/cpu_level.h"
+#include "halfbyte/ops/gemm/gemm_arguments.h"
+#include "halfbyte/ops/gemm/gemm_input.h"
 #include "halfbyte/ops/gemm/gemm_testing.h"
 
 namespace halfbyte::ops {
@@ -12,7 +17,9 @@ using testing::GemmChoices;
 using testing::Random;
 
 std::function<Case(Random&)> cases(GemmChoices choices) {
-  return [choices](Random& random) { return testing::gemm_case(random, choices); };
+  return [choices](Random& random) {
+    return testing::gemm_case(testing::random_gemm(random, choices));
+  };
 }
 
 TEST(GemmProperty, CpuEqualsReference) {
@@ -29,29 +36,69 @@ TEST(GemmProperty, CpuGroupsEqualReference) {
                                    testing::cpu_runners());
 }
 
+#ifdef HALFBYTE_HAS_CPU_V4
+// The byte products of AVX-512 without VNNI, where the processor has it.
+TEST(GemmProperty, WithoutVnniEqualsReference) {
+  const std::vector<base::CpuLevel>& levels = base::available_cpu_levels();
+  if (std::find(levels.begin(), levels.end(), base::CpuLevel::kV4) == levels.end()) {
+    GTEST_SKIP() << "no AVX-512";
+  }
+  const auto make = [](Random& random) {
+    const testing::GemmCase product = testing::random_gemm(random, {});
+    Case test = testing::gemm_case(product);
+    test.operation = [product, run = test.operation](const testing::TensorSet& set,
+                                                     const base::Execution& how) -> base::Status {
+      if (how.backend == base::Backend::kReference) return run(set, how);
+      OverlapCheck overlap;
+      const auto problem =
+          resolve_gemm(testing::gemm_args(product, set), GemmCheck::kCall, overlap);
+      if (!problem.ok()) return problem.status();
+      const GemmInputBuffer buffer(problem.value(), how.num_threads);
+      GemmInput input = buffer.input();
+      input.vnni = false;
+      if (problem.value().m * problem.value().n > 0) {
+        v4::gemm(problem.value(), input, how.num_threads);
+      }
+      return {};
+    };
+    return test;
+  };
+  base::Execution execution;
+  execution.num_threads = 2;
+  testing::expect_equals_reference(make, 24'000'000, 500,
+                                   {testing::cpu_runner("v4 without VNNI", execution)});
+}
+#endif
+
 TEST(GemmProperty, CudaEqualsReference) {
   const std::vector<testing::Runner> runners = testing::cuda_runners();
   if (runners.empty()) GTEST_SKIP() << "no CUDA device";
-  testing::expect_equals_reference(cases({.plain_weights = false, .method = GemmMethod::kExact}),
-                                   20'000'000, 3000, runners);
+  testing::expect_equals_reference(
+      cases({.plain_weights = false, .method = GemmMethod::kExact, .any_layout = false}),
+      20'000'000, 3000, runners);
 }
 TEST(GemmProperty, CudaEqualsReferenceOf16Bits) {
   const std::vector<testing::Runner> runners = testing::cuda_runners();
   if (runners.empty()) GTEST_SKIP() << "no CUDA device";
-  testing::expect_equals_reference(
-      cases({.quantized = false, .plain_weights = false, .method = GemmMethod::kExact}), 21'000'000,
-      2000, runners);
+  testing::expect_equals_reference(cases({.quantized = false,
+                                          .plain_weights = false,
+                                          .method = GemmMethod::kExact,
+                                          .any_layout = false}),
+                                   21'000'000, 2000, runners);
 }
 TEST(GemmProperty, CudaGroupsEqualReference) {
   const std::vector<testing::Runner> runners = testing::cuda_runners();
   if (runners.empty()) GTEST_SKIP() << "no CUDA device";
-  testing::expect_equals_reference(
-      cases({.grouped = true, .plain_weights = false, .method = GemmMethod::kExact}), 22'000'000,
-      1000, runners);
+  testing::expect_equals_reference(cases({.grouped = true,
+                                          .plain_weights = false,
+                                          .method = GemmMethod::kExact,
+                                          .any_layout = false}),
+                                   22'000'000, 1000, runners);
   testing::expect_equals_reference(cases({.quantized = false,
                                           .grouped = true,
                                           .plain_weights = false,
-                                          .method = GemmMethod::kExact}),
+                                          .method = GemmMethod::kExact,
+                                          .any_layout = false}),
                                    23'000'000, 500, runners);
 }
 

@@ -14,6 +14,7 @@ struct GemmChoices {
   bool grouped = false;       // mixture of experts
   bool plain_weights = true;  // of every two; else all prepared
   GemmMethod method = GemmMethod::kAuto;
+  bool any_layout = true;  // of a's scales; else linear
 };
 
 struct GemmShape {
@@ -41,6 +42,6 @@ void fill_bytes(Random& random, const TensorView& codes);
 void add_prepared(const GemmWeights& plain, const GemmShape& shape, TensorSet& set);
 
 // gemm on a case, with the workspace that it asks for on CUDA.
-Case gemm_case(Random& random, const GemmChoices& choices);
+Case gemm_case(GemmCase test);
 
 }  // namespace halfbyte::ops::testing

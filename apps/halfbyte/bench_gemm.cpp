@@ -1,0 +1,170 @@
+// Cases of gemm: M x N x K. dtype is the type of c, and of a where activations are 16-bit (fp32
+// there is bf16). The floor reads the same bytes: weights, activation, scales.
+#include "apps/halfbyte/bench_gemm.h"
+
+#include <random>
+#include <utility>
+
+#include "apps/halfbyte/bench_cases.h"
+#include "apps/halfbyte/op_tensors.h"
+#include "halfbyte/formats/scale_layout.h"
+
+namespace halfbyte::app {
+namespace {
+
+using base::DType;
+using base::Execution;
+using base::Status;
+using formats::Format;
+using ops::GemmMethod;
+using ops::WeightForm;
+
+constexpr std::pair<std::string_view, GemmMethod> kPlans[] = {
+    {"auto", GemmMethod::kAuto},
+    {"exact", GemmMethod::kExact},
+    {"tensor_core", GemmMethod::kTensorCore},
+    {"dequantize", GemmMethod::kDequantize},
+    {"fp8", GemmMethod::kFp8},
+    {"block_scaled", GemmMethod::kBlockScaled}};
+
+// Prepared weights of random codes, their scales 0.5 to 1.875 (NVFP4) or 1/8 to 4.
+std::vector<std::uint8_t> prepared_weights(Format format, std::int64_t n, std::int64_t k) {
+  std::vector<std::uint8_t> bytes(
+      static_cast<std::size_t>(ops::prepared_weight_bytes(format, n, k)));
+  std::mt19937 generator(7);
+  const auto unit = static_cast<std::size_t>(ops::unit_bytes(format));
+  for (std::size_t at = 0; at < bytes.size(); ++at) {
+    const bool scale = at % unit >= ops::kUnitCodeBytes;
+    const auto random = static_cast<std::uint32_t>(generator());
+    bytes[at] = static_cast<std::uint8_t>(
+        !scale ? random
+        : format == Format::kMxfp4
+            ? 124 + random % 6
+            : ops::prepared_scale(static_cast<std::uint8_t>(0x30 + random % 16)));
+  }
+  if (format == Format::kMxfp4) return bytes;
+  for (std::size_t start = 0; start < bytes.size(); start += unit) {
+    for (std::size_t at = start + ops::kUnitCodeBytes; at < start + unit; at += 4) {
+      const std::uint8_t scales[4] = {bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]};
+      ops::store_word(ops::scale_word(scales), bytes.data() + at);
+    }
+  }
+  return bytes;
+}
+
+struct Product {
+  Format format = Format::kNvfp4;
+  formats::ScaleLayout layout = formats::ScaleLayout::kLinear;
+  GemmMethod plan = GemmMethod::kAuto;
+  BenchShape shape;
+  int a = kAbsent, a_codes = kAbsent, a_scales = kAbsent, c = kAbsent;
+  int b_codes = kAbsent, b_scales = kAbsent, b_prepared = kAbsent;
+  std::shared_ptr<const std::vector<std::uint8_t>> prepared;  // the contents of b_prepared
+  std::shared_ptr<float> scale = std::make_shared<float>(0.5f);
+  // Device memory that the plan asks for; made at the first call, which is not timed.
+  std::shared_ptr<std::optional<OwnedTensor>> workspace =
+      std::make_shared<std::optional<OwnedTensor>>();
+
+  ops::GemmArgs args(const TensorSet& set) const {
+    ops::GemmArgs args;
+    args.method = plan;
+    args.a = set[a];
+    args.a_packed.format = args.b.format = format;
+    args.a_packed.layout = layout;
+    args.a_packed.rows = shape.rows;
+    args.a_packed.columns = args.b.columns = shape.inner;
+    args.a_packed.codes = set[a_codes];
+    args.a_packed.scales = set[a_scales];
+    args.b.rows = shape.columns;
+    args.b.codes = set[b_codes];
+    args.b.scales = set[b_scales];
+    args.b.prepared = set[b_prepared];
+    args.b.form = b_prepared == kAbsent ? WeightForm::kPlain : WeightForm::kPrepared;
+    args.c = set[c];
+    if (format == Format::kMxfp4) return args;
+    args.b.scale = base::TensorView(scale.get(), DType::kF32, {1});
+    args.b.scale_kind = ops::ScaleKind::kDecode;
+    if (a != kAbsent) return args;
+    args.a_packed.scale = args.b.scale;
+    args.a_packed.scale_kind = args.b.scale_kind;
+    return args;
+  }
+
+  Status run(const TensorSet& set, Execution execution) const {
+    const ops::GemmArgs arguments = args(set);
+    const base::Result<std::size_t> bytes = ops::gemm_workspace_bytes(arguments, execution);
+    if (!bytes.ok()) return bytes.status();
+    if (bytes.value() > 0 && (!*workspace || (*workspace)->size_bytes() < bytes.value())) {
+      const std::int64_t size[] = {static_cast<std::int64_t>(bytes.value())};
+      base::Result<OwnedTensor> memory = OwnedTensor::create(DType::kU8, size, kCudaDevice);
+      if (!memory.ok()) return memory.status();
+      *workspace = std::move(memory).value();
+    }
+    if (*workspace) {
+      execution.workspace = (*workspace)->view().data;
+      execution.workspace_bytes = (*workspace)->size_bytes();
+    }
+    return ops::gemm(arguments, execution);
+  }
+};
+
+}  // namespace
+
+WeightForm bench_weights(const BenchOptions& options) {
+  return options.weights.value_or(options.backend == base::Backend::kCuda ? WeightForm::kPrepared
+                                                                          : WeightForm::kPlain);
+}
+
+std::string_view bench_plan_name(GemmMethod plan) {
+  for (const auto& [name, value] : kPlans) {
+    if (value == plan) return name;
+  }
+  return "auto";
+}
+GemmMethod bench_plan(std::string_view name) {
+  for (const auto& [known, value] : kPlans) {
+    if (known == name) return value;
+  }
+  return GemmMethod::kAuto;
+}
+
+BenchCase bench_gemm(const BenchOptions& options, BenchShape shape) {
+  BenchCase result;
+  Product product;
+  product.format = options.spec.format;
+  product.layout = options.spec.layout;
+  product.plan = options.plan;
+  product.shape = shape;
+  const std::int64_t n = shape.columns, k = shape.inner;
+  const std::int64_t blocks = k / formats::block_elements(product.format);
+  const Fill scales = product.format == Format::kNvfp4 ? Fill::kE4m3Scales : Fill::kE8m0Scales;
+  if (options.activations16) {
+    product.a = result.add(Role::kRead, options.dtype == DType::kF16 ? DType::kF16 : DType::kBF16,
+                           {shape.rows, k}, Fill::kNormal);
+  } else {
+    product.a_codes = result.add(Role::kRead, DType::kU8, {shape.rows, k / 2}, Fill::kCodes);
+    product.a_scales =
+        result.add(Role::kRead, DType::kU8,
+                   {formats::scale_bytes(product.layout, shape.rows, blocks)}, scales);
+    result.tensors[static_cast<std::size_t>(product.a_scales)].must_touch_bytes =
+        shape.rows * blocks;
+  }
+  if (bench_weights(options) == WeightForm::kPrepared) {
+    product.prepared =
+        std::make_shared<const std::vector<std::uint8_t>>(prepared_weights(product.format, n, k));
+    auto* bytes = const_cast<std::uint8_t*>(product.prepared->data());  // it is read from
+    product.b_prepared = result.add_given(
+        Role::kRead,
+        base::TensorView(bytes, DType::kU8, {static_cast<std::int64_t>(product.prepared->size())}));
+  } else {
+    product.b_codes = result.add(Role::kRead, DType::kU8, {n, k / 2}, Fill::kCodes);
+    product.b_scales = result.add(Role::kRead, DType::kU8, {n, blocks}, scales);
+  }
+  product.c = result.add(Role::kWrite, options.dtype, {shape.rows, n});
+  result.fused = [product](const TensorSet& set, const Execution& execution) {
+    return product.run(set, execution);
+  };
+  return result;
+}
+
+}  // namespace halfbyte::app

@@ -1,0 +1,15 @@
+// What the command line and the report of `halfbyte bench` need to know of products.
+#pragma once
+
+#include <string_view>
+
+#include "apps/halfbyte/bench_case.h"
+
+namespace halfbyte::app {
+
+// The form of the weights: as asked for, or what the device is fastest with.
+ops::WeightForm bench_weights(const BenchOptions& options);
+std::string_view bench_plan_name(ops::GemmMethod plan);
+ops::GemmMethod bench_plan(std::string_view name);  // kAuto if there is none of this name
+
+}  // namespace halfbyte::app
