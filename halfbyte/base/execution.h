@@ -24,6 +24,13 @@ struct Execution {
   // Scratch in device memory for scale = computed on CUDA: kComputedWorkspaceBytes, 4-aligned.
   void* workspace = nullptr;
   std::size_t workspace_bytes = 0;
+
+  // CUDA, sm_90 and later; without effect elsewhere. Programmatic dependent launch: the kernel may
+  // start while the one before it on the stream still runs, and waits for it before it reads or
+  // writes any tensor. constant_weights: nothing on the stream writes the weight, so that it may be
+  // fetched before that wait.
+  bool programmatic_launch = false;
+  bool constant_weights = false;
 };
 
 inline constexpr std::size_t kComputedWorkspaceBytes = 4;

@@ -39,15 +39,23 @@ HALFBYTE_HD constexpr std::int64_t scale_bytes(ScaleLayout layout, std::int64_t 
   return padded_scale_rows(layout, rows) * padded_scale_columns(layout, columns);
 }
 
-HALFBYTE_HD constexpr std::int64_t scale_offset(ScaleLayout layout, std::int64_t row,
-                                                std::int64_t column, std::int64_t columns) {
-  if (layout == ScaleLayout::kLinear) return row * columns + column;
+// The two parts of an offset: what the row gives, and what the scale column gives.
+HALFBYTE_HD constexpr std::int64_t scale_row_offset(ScaleLayout layout, std::int64_t row,
+                                                    std::int64_t columns) {
+  if (layout == ScaleLayout::kLinear) return row * columns;
   const std::int64_t tile_columns = (columns + 3) / 4;
   if (layout == ScaleLayout::k128x4) {
-    return ((row / 128) * tile_columns + column / 4) * 512 + (row % 32) * 16 +
-           ((row % 128) / 32) * 4 + column % 4;
+    return (row / 128) * tile_columns * 512 + (row % 32) * 16 + ((row % 128) / 32) * 4;
   }
-  return ((row / 8) * tile_columns + column / 4) * 32 + (row % 8) * 4 + column % 4;
+  return (row / 8) * tile_columns * 32 + (row % 8) * 4;
+}
+HALFBYTE_HD constexpr std::int64_t scale_column_offset(ScaleLayout layout, std::int64_t column) {
+  if (layout == ScaleLayout::kLinear) return column;
+  return column / 4 * (layout == ScaleLayout::k128x4 ? 512 : 32) + column % 4;
+}
+HALFBYTE_HD constexpr std::int64_t scale_offset(ScaleLayout layout, std::int64_t row,
+                                                std::int64_t column, std::int64_t columns) {
+  return scale_row_offset(layout, row, columns) + scale_column_offset(layout, column);
 }
 
 // The inverse of scale_offset; positions in the padding come back as rows >= the tensor's rows or

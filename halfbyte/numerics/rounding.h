@@ -9,6 +9,7 @@
 #pragma once
 
 #include "halfbyte/base/macros.h"
+#include "halfbyte/numerics/device_rounding.h"
 
 namespace halfbyte::numerics {
 
@@ -28,16 +29,8 @@ HALFBYTE_HD float sub_rn(float a, float b) {
   asm("sub.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
   return result;
 }
-HALFBYTE_HD float div_rn(float a, float b) {
-  float result;
-  asm("div.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
-  return result;
-}
-HALFBYTE_HD float sqrt_rn(float a) {
-  float result;
-  asm("sqrt.rn.f32 %0, %1;" : "=f"(result) : "f"(a));
-  return result;
-}
+HALFBYTE_HD float div_rn(float a, float b) { return device::divide(a, b); }
+HALFBYTE_HD float sqrt_rn(float a) { return device::square_root(a); }
 HALFBYTE_HD float fma_rn(float a, float b, float c) {
   float result;
   asm("fma.rn.f32 %0, %1, %2, %3;" : "=f"(result) : "f"(a), "f"(b), "f"(c));

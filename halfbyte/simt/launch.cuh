@@ -7,8 +7,11 @@
 #include <cstdint>
 #include <string>
 
+#include "halfbyte/base/execution.h"
 #include "halfbyte/base/status.h"
 #include "halfbyte/base/tensor_view.h"
+#include "halfbyte/formats/row_target.h"
+#include "halfbyte/simt/row_plan.h"
 
 namespace halfbyte::simt {
 
@@ -25,6 +28,47 @@ inline base::Status cuda_status(const char* what, cudaError_t error) {
 // The error of the launch just made; clears it.
 inline base::Status launch_status(const char* kernel) {
   return cuda_status(kernel, cudaGetLastError());
+}
+
+// Where and how a kernel is launched.
+struct LaunchOptions {
+  cudaStream_t stream = nullptr;
+  bool programmatic = false;  // it waits for the kernel before by itself (sm_90 and later)
+};
+
+inline LaunchOptions launch_options(const base::Execution& execution, int device) {
+  LaunchOptions options{static_cast<cudaStream_t>(execution.stream), false};
+  int major = 0;
+  options.programmatic =
+      execution.programmatic_launch &&
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+      major >= 9;
+  return options;
+}
+
+// Before a kernel that takes the maximum of it with a tensor's amax; nullptr: nothing.
+inline base::Status zero_amax(float* amax, cudaStream_t stream) {
+  if (amax == nullptr) return {};
+  return cuda_status("cudaMemsetAsync", cudaMemsetAsync(amax, 0, sizeof(float), stream));
+}
+
+template <auto kKernel, class... Args>
+base::Status launch(const char* name, dim3 grid, dim3 block, const LaunchOptions& options,
+                    const Args&... args) {
+  cudaLaunchConfig_t config = {};
+  cudaLaunchAttribute attribute = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.stream = options.stream;
+  if (options.programmatic) {
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+  }
+  const cudaError_t error = cudaLaunchKernelEx(&config, kKernel, args...);
+  if (error != cudaSuccess) (void)cudaGetLastError();
+  return cuda_status(name, error);
 }
 
 // Makes a tensor's device current, and the caller's again at the end.
@@ -54,5 +98,21 @@ class DeviceScope {
   bool changed_ = false;
   base::Status status_;
 };
+
+// Launches kKernel(args) with one CTA a row, for the general kernels: `columns` elements a row;
+// `target`, where rows are quantized, may have rows of padding and, without rows, a scale to
+// report.
+template <auto kKernel, class... Args>
+base::Status launch_rows(const char* name, std::int64_t rows, std::int64_t columns,
+                         const formats::RowTarget* target, cudaStream_t stream,
+                         const Args&... args) {
+  RowPlan plan = row_plan(target != nullptr ? target->padded_rows() : rows, columns);
+  if (target != nullptr && target->mode == formats::ScaleMode::kComputed) {
+    plan.ctas = std::max(plan.ctas, 1);
+  }
+  if (plan.ctas == 0) return {};
+  kKernel<<<plan.ctas, plan.threads, 0, stream>>>(args...);
+  return launch_status(name);
+}
 
 }  // namespace halfbyte::simt

@@ -68,8 +68,7 @@ Status run_quantize(const QuantizeArgs& args, const Execution& execution) {
 
   if (choice.value().cuda) {
     if (computed) HALFBYTE_RETURN_IF_ERROR(check_workspace(execution));
-    return cuda::quantize(x.value(), target, args.x.device, execution.stream,
-                          static_cast<float*>(execution.workspace));
+    return cuda::quantize(x.value(), target, args.x.device, execution);
   }
   const QuantizeKernels& kernels = kernels_for(choice.value().cpu_level);
   float amax = 0.0f;
@@ -170,7 +169,7 @@ Status run_dequantize(const DequantizeArgs& args, const Execution& execution) {
       resolve_packed_scale(packed, x.value().map.rows, args.x.device, problem, overlap));
   HALFBYTE_RETURN_IF_ERROR(overlap.result());
 
-  if (choice.value().cuda) return cuda::dequantize(problem, args.x.device, execution.stream);
+  if (choice.value().cuda) return cuda::dequantize(problem, args.x.device, execution);
   kernels_for(choice.value().cpu_level).dequantize(problem, execution.num_threads);
   return {};
 }
@@ -190,7 +189,7 @@ Status run_amax(const AmaxArgs& args, const Execution& execution) {
 
   float* amax = args.amax.as<float>();
   if (choice.value().cuda) {
-    return cuda::amax(x.value(), args.per_row, amax, args.x.device, execution.stream);
+    return cuda::amax(x.value(), args.per_row, amax, args.x.device, execution);
   }
   kernels_for(choice.value().cpu_level).amax(x.value(), args.per_row, amax, execution.num_threads);
   return {};
@@ -211,13 +210,13 @@ Status amax(const AmaxArgs& args, const Execution& execution) {
 #ifndef HALFBYTE_WITH_CUDA
 // choose_implementation refuses CUDA tensors in such a build before these could be reached.
 namespace cuda {
-Status quantize(const Rows&, const RowTarget&, base::Device, void*, float*) {
+Status quantize(const Rows&, const RowTarget&, base::Device, const Execution&) {
   return base::unsupported("no CUDA kernels in this build");
 }
-Status dequantize(const DequantizeProblem&, base::Device, void*) {
+Status dequantize(const DequantizeProblem&, base::Device, const Execution&) {
   return base::unsupported("no CUDA kernels in this build");
 }
-Status amax(const Rows&, bool, float*, base::Device, void*) {
+Status amax(const Rows&, bool, float*, base::Device, const Execution&) {
   return base::unsupported("no CUDA kernels in this build");
 }
 }  // namespace cuda

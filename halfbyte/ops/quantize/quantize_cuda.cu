@@ -9,33 +9,37 @@ HALFBYTE_QUANTIZE_LAUNCHERS(extern, numerics::Fp16)
 HALFBYTE_QUANTIZE_LAUNCHERS(extern, float)
 
 base::Status quantize(const Rows& x, const formats::RowTarget& target, base::Device device,
-                      void* stream, float* workspace) {
+                      const base::Execution& execution) {
   const simt::DeviceScope scope(device);
   HALFBYTE_RETURN_IF_ERROR(scope.status());
-  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  const simt::LaunchOptions options = simt::launch_options(execution, device.index);
   return numerics::visit_float(x.dtype, [&]<class T>(T) -> base::Status {
     formats::RowTarget resolved = target;
     if (target.mode == formats::ScaleMode::kComputed) {
-      HALFBYTE_RETURN_IF_ERROR(launch_amax<T>(x, false, workspace, cuda_stream));
-      resolved.tensor_amax = workspace;
+      float* amax = static_cast<float*>(execution.workspace);
+      HALFBYTE_RETURN_IF_ERROR(launch_amax<T>(x, false, amax, device.index, options));
+      resolved.tensor_amax = amax;
     }
-    return launch_quantize<T>(x, resolved, cuda_stream);
+    return launch_quantize<T>(x, resolved, device.index, options);
   });
 }
 
-base::Status dequantize(const DequantizeProblem& problem, base::Device device, void* stream) {
+base::Status dequantize(const DequantizeProblem& problem, base::Device device,
+                        const base::Execution& execution) {
   const simt::DeviceScope scope(device);
   HALFBYTE_RETURN_IF_ERROR(scope.status());
   return numerics::visit_float(problem.x.dtype, [&]<class T>(T) {
-    return launch_dequantize<T>(problem, static_cast<cudaStream_t>(stream));
+    return launch_dequantize<T>(problem, simt::launch_options(execution, device.index));
   });
 }
 
-base::Status amax(const Rows& x, bool per_row, float* amax, base::Device device, void* stream) {
+base::Status amax(const Rows& x, bool per_row, float* amax, base::Device device,
+                  const base::Execution& execution) {
   const simt::DeviceScope scope(device);
   HALFBYTE_RETURN_IF_ERROR(scope.status());
   return numerics::visit_float(x.dtype, [&]<class T>(T) {
-    return launch_amax<T>(x, per_row, amax, static_cast<cudaStream_t>(stream));
+    return launch_amax<T>(x, per_row, amax, device.index,
+                          simt::launch_options(execution, device.index));
   });
 }
 

@@ -1,10 +1,13 @@
-// The room's CUDA kernels, one CTA a row of any length, and their launchers; one .cu a type
-// instantiates them.
+// The room's CUDA launchers, and its general kernels, one CTA a row of any length and alignment;
+// one .cu a type instantiates them. The rows of a usual call take the kernels of quantize_tile.cuh
+// and dequantize_tile.cuh.
 //
 //   x [row] -> 16 elements a thread -> simt/row_quantizer.cuh -> codes, scales, padding
 #pragma once
 
+#include "halfbyte/ops/quantize/dequantize_tile.cuh"
 #include "halfbyte/ops/quantize/quantize_kernels.h"
+#include "halfbyte/ops/quantize/quantize_tile.cuh"
 #include "halfbyte/simt/launch.cuh"
 #include "halfbyte/simt/row_plan.h"
 #include "halfbyte/simt/row_quantizer.cuh"
@@ -87,40 +90,45 @@ __global__ void dequantize_kernel(const DequantizeProblem problem) {
 }
 
 template <class T>
-base::Status launch_quantize(const Rows& x, const formats::RowTarget& target, cudaStream_t stream) {
-  simt::RowPlan plan = simt::row_plan(target.padded_rows(), x.columns);
-  // With no rows there is still a scale to report.
-  if (target.mode == formats::ScaleMode::kComputed) plan.ctas = std::max(plan.ctas, 1);
-  if (plan.ctas == 0) return {};
-  quantize_kernel<T><<<plan.ctas, plan.threads, 0, stream>>>(x, target);
-  return simt::launch_status("quantize_kernel");
-}
-
-template <class T>
-base::Status launch_amax(const Rows& x, bool per_row, float* amax, cudaStream_t stream) {
-  if (!per_row) {
-    HALFBYTE_RETURN_IF_ERROR(
-        simt::cuda_status("cudaMemsetAsync", cudaMemsetAsync(amax, 0, sizeof(float), stream)));
+base::Status launch_quantize(const Rows& x, const formats::RowTarget& target, int device,
+                             const simt::LaunchOptions& options) {
+  const int multiprocessors = simt::multiprocessors_of_device(device);
+  if (const simt::TilePlan plan = quantize_tile_plan(x, &target, multiprocessors)) {
+    return launch_quantize_tiles<T>(x, target, plan, multiprocessors, options);
   }
-  const simt::RowPlan plan = simt::row_plan(x.map.rows, x.columns);
-  if (plan.ctas == 0) return {};
-  amax_kernel<T><<<plan.ctas, plan.threads, 0, stream>>>(x, per_row, amax);
-  return simt::launch_status("amax_kernel");
+  return simt::launch_rows<quantize_kernel<T>>("quantize_kernel", x.map.rows, x.columns, &target,
+                                               options.stream, x, target);
 }
 
 template <class T>
-base::Status launch_dequantize(const DequantizeProblem& problem, cudaStream_t stream) {
-  const simt::RowPlan plan = simt::row_plan(problem.x.map.rows, problem.x.columns);
-  if (plan.ctas == 0) return {};
-  dequantize_kernel<T><<<plan.ctas, plan.threads, 0, stream>>>(problem);
-  return simt::launch_status("dequantize_kernel");
+base::Status launch_amax(const Rows& x, bool per_row, float* amax, int device,
+                         const simt::LaunchOptions& options) {
+  if (!per_row) HALFBYTE_RETURN_IF_ERROR(simt::zero_amax(amax, options.stream));
+  const int multiprocessors = simt::multiprocessors_of_device(device);
+  const simt::TilePlan plan = quantize_tile_plan(x, nullptr, multiprocessors);
+  if (!per_row && plan) {
+    using Source = QuantizeTileSource<T, false, formats::Format::kFp8, false>;
+    return launch_quantize_tiles<Source>(x, nullptr, amax, plan, multiprocessors, options);
+  }
+  return simt::launch_rows<amax_kernel<T>>("amax_kernel", x.map.rows, x.columns, nullptr,
+                                           options.stream, x, per_row, amax);
+}
+
+template <class T>
+base::Status launch_dequantize(const DequantizeProblem& problem,
+                               const simt::LaunchOptions& options) {
+  if (takes_dequantize_tiles(problem)) return launch_dequantize_tiles<T>(problem, options);
+  return simt::launch_rows<dequantize_kernel<T>>(
+      "dequantize_kernel", problem.x.map.rows, problem.x.columns, nullptr, options.stream, problem);
 }
 
 // Instantiated in quantize_cuda_<type>.cu.
-#define HALFBYTE_QUANTIZE_LAUNCHERS(prefix, T)                                            \
-  prefix template base::Status launch_quantize<T>(const Rows&, const formats::RowTarget&, \
-                                                  cudaStream_t);                          \
-  prefix template base::Status launch_amax<T>(const Rows&, bool, float*, cudaStream_t);   \
-  prefix template base::Status launch_dequantize<T>(const DequantizeProblem&, cudaStream_t);
+#define HALFBYTE_QUANTIZE_LAUNCHERS(prefix, T)                                                 \
+  prefix template base::Status launch_quantize<T>(const Rows&, const formats::RowTarget&, int, \
+                                                  const simt::LaunchOptions&);                 \
+  prefix template base::Status launch_amax<T>(const Rows&, bool, float*, int,                  \
+                                              const simt::LaunchOptions&);                     \
+  prefix template base::Status launch_dequantize<T>(const DequantizeProblem&,                  \
+                                                    const simt::LaunchOptions&);
 
 }  // namespace halfbyte::ops::cuda

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "halfbyte/base/execution.h"
 #include "halfbyte/base/status.h"
 #include "halfbyte/formats/row_target.h"
 #include "halfbyte/ops/common/arguments.h"
@@ -52,9 +53,11 @@ extern const QuantizeKernels kQuantizeKernels;
 
 namespace cuda {
 base::Status quantize(const Rows& x, const formats::RowTarget& target, base::Device device,
-                      void* stream, float* workspace);
-base::Status dequantize(const DequantizeProblem& problem, base::Device device, void* stream);
-base::Status amax(const Rows& x, bool per_row, float* amax, base::Device device, void* stream);
+                      const base::Execution& execution);
+base::Status dequantize(const DequantizeProblem& problem, base::Device device,
+                        const base::Execution& execution);
+base::Status amax(const Rows& x, bool per_row, float* amax, base::Device device,
+                  const base::Execution& execution);
 }  // namespace cuda
 
 }  // namespace halfbyte::ops

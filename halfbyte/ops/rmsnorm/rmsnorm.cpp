@@ -115,7 +115,7 @@ Status run_rmsnorm(const RmsNormArgs& args, const Execution& execution) {
   HALFBYTE_RETURN_IF_ERROR(overlap.result());
 
   if (choice.value().cuda) {
-    return cuda::rmsnorm_rows(problem.value(), args.norm.x.device, execution.stream);
+    return cuda::rmsnorm_rows(problem.value(), args.norm.x.device, execution);
   }
   kernel_for(choice.value().cpu_level)(problem.value(), execution.num_threads);
   return {};
@@ -126,9 +126,9 @@ Status run_computed_on_cuda(const NormProblem& problem, RowTarget& target, base:
   HALFBYTE_RETURN_IF_ERROR(check_workspace(execution));
   float* amax = static_cast<float*>(execution.workspace);
   HALFBYTE_RETURN_IF_ERROR(
-      cuda::rmsnorm_rows(computed_first_pass(problem, amax), device, execution.stream));
+      cuda::rmsnorm_rows(computed_first_pass(problem, amax), device, execution));
   target.tensor_amax = amax;
-  return cuda::rmsnorm_rows(computed_second_pass(problem), device, execution.stream);
+  return cuda::rmsnorm_rows(computed_second_pass(problem), device, execution);
 }
 
 Status run_rmsnorm_quantize(const RmsNormQuantizeArgs& args, const Execution& execution) {
@@ -156,7 +156,7 @@ Status run_rmsnorm_quantize(const RmsNormQuantizeArgs& args, const Execution& ex
     if (computed) {
       return run_computed_on_cuda(problem, target.value(), args.norm.x.device, execution);
     }
-    return cuda::rmsnorm_rows(problem, args.norm.x.device, execution.stream);
+    return cuda::rmsnorm_rows(problem, args.norm.x.device, execution);
   }
   const NormKernel kernel = kernel_for(choice.value().cpu_level);
   if (!computed) {
@@ -183,7 +183,7 @@ Status rmsnorm_quantize(const RmsNormQuantizeArgs& args, const Execution& execut
 #ifndef HALFBYTE_WITH_CUDA
 // choose_implementation refuses CUDA tensors in such a build before this could be reached.
 namespace cuda {
-Status rmsnorm_rows(const NormProblem&, base::Device, void*) {
+Status rmsnorm_rows(const NormProblem&, base::Device, const Execution&) {
   return base::unsupported("no CUDA kernels in this build");
 }
 }  // namespace cuda

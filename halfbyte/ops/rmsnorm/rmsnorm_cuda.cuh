@@ -1,5 +1,5 @@
-// The room's CUDA kernel, one CTA a row of any length, and its launcher; one .cu a type
-// instantiates them.
+// The room's CUDA launcher, and its general kernel, one CTA a row of any length and alignment; one
+// .cu a type instantiates them. The rows of a usual call take the kernels of rmsnorm_tile.cuh.
 //
 //   x, residual -> h -> leaf sums -> tree -> rstd          first walk over the row
 //   h, weight   -> y -> normed, amax, row quantizer        again from memory: h is the residual
@@ -7,6 +7,7 @@
 #pragma once
 
 #include "halfbyte/ops/rmsnorm/rmsnorm_kernels.h"
+#include "halfbyte/ops/rmsnorm/rmsnorm_tile_launch.cuh"
 #include "halfbyte/simt/launch.cuh"
 #include "halfbyte/simt/row_plan.h"
 #include "halfbyte/simt/row_quantizer.cuh"
@@ -119,25 +120,25 @@ __global__ void rmsnorm_kernel(const NormKernelArgs args) {
 }
 
 template <class T>
-base::Status launch_rmsnorm(const NormKernelArgs& args, cudaStream_t stream) {
+base::Status launch_rmsnorm(const NormKernelArgs& args, int device, bool constant_weights,
+                            const simt::LaunchOptions& options) {
   const NormProblem& problem = args.problem;
-  if (problem.amax != nullptr) {
-    HALFBYTE_RETURN_IF_ERROR(simt::cuda_status(
-        "cudaMemsetAsync", cudaMemsetAsync(problem.amax, 0, sizeof(float), stream)));
+  HALFBYTE_RETURN_IF_ERROR(simt::zero_amax(problem.amax, options.stream));
+  const formats::RowTarget* target = args.quantizes ? &args.target : nullptr;
+  const int multiprocessors = simt::multiprocessors_of_device(device);
+  if (const simt::TilePlan plan = rmsnorm_tile_plan(problem, target, multiprocessors)) {
+    return problem.residual ? launch_rmsnorm_tiles<T, true>(problem, target, plan, multiprocessors,
+                                                            constant_weights, options)
+                            : launch_rmsnorm_tiles<T, false>(problem, target, plan, multiprocessors,
+                                                             constant_weights, options);
   }
-  simt::RowPlan plan = simt::row_plan(args.quantizes ? args.target.padded_rows() : problem.rows(),
-                                      problem.columns());
-  // With no rows there is still a scale to report.
-  if (args.quantizes && args.target.mode == formats::ScaleMode::kComputed) {
-    plan.ctas = std::max(plan.ctas, 1);
-  }
-  if (plan.ctas == 0) return {};
-  rmsnorm_kernel<T><<<plan.ctas, plan.threads, 0, stream>>>(args);
-  return simt::launch_status("rmsnorm_kernel");
+  return simt::launch_rows<rmsnorm_kernel<T>>("rmsnorm_kernel", problem.rows(), problem.columns(),
+                                              target, options.stream, args);
 }
 
 // Instantiated in rmsnorm_cuda_<type>.cu.
-#define HALFBYTE_RMSNORM_LAUNCHER(prefix, T) \
-  prefix template base::Status launch_rmsnorm<T>(const NormKernelArgs&, cudaStream_t);
+#define HALFBYTE_RMSNORM_LAUNCHER(prefix, T)                                       \
+  prefix template base::Status launch_rmsnorm<T>(const NormKernelArgs&, int, bool, \
+                                                 const simt::LaunchOptions&);
 
 }  // namespace halfbyte::ops::cuda

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "halfbyte/base/execution.h"
 #include "halfbyte/base/status.h"
 #include "halfbyte/formats/row_target.h"
 #include "halfbyte/ops/common/arguments.h"
@@ -59,7 +60,8 @@ namespace neon {
 void rmsnorm_rows(const NormProblem& problem, int num_threads);
 }
 namespace cuda {
-base::Status rmsnorm_rows(const NormProblem& problem, base::Device device, void* stream);
+base::Status rmsnorm_rows(const NormProblem& problem, base::Device device,
+                          const base::Execution& execution);
 }
 
 }  // namespace halfbyte::ops

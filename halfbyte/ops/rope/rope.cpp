@@ -173,7 +173,7 @@ Status run_rope(const RopeArgs& args, const Execution& execution) {
   HALFBYTE_RETURN_IF_ERROR(resolve_tables(args, problem, overlap));
   HALFBYTE_RETURN_IF_ERROR(overlap.result());
 
-  if (choice.value().cuda) return cuda::rope(problem, args.x.device, execution.stream);
+  if (choice.value().cuda) return cuda::rope(problem, args.x.device, execution);
   HALFBYTE_RETURN_IF_ERROR(check_positions(problem));
   problem.streaming =
       !problem.in_place && args.x.numel() * base::dtype_bytes(args.x.dtype) >= simd::kStreamBytes;
@@ -190,7 +190,7 @@ Status rope(const RopeArgs& args, const Execution& execution) {
 #ifndef HALFBYTE_WITH_CUDA
 // choose_implementation refuses CUDA tensors in such a build before this could be reached.
 namespace cuda {
-Status rope(const RopeProblem&, base::Device, void*) {
+Status rope(const RopeProblem&, base::Device, const Execution&) {
   return base::unsupported("no CUDA kernels in this build");
 }
 }  // namespace cuda

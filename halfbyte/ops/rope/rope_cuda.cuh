@@ -1,4 +1,5 @@
-// The room's CUDA kernel, one CTA a token, and its launcher; one .cu a type instantiates them.
+// The room's CUDA launcher, and its general kernel, one CTA a token; one .cu a type instantiates
+// them. Aligned tensors take the kernel of rope_tile.cuh.
 //
 //   position -> in range? -> a pair a thread, over the token's heads -> y
 //                                 the elements beside them: copied, if y is not x
@@ -7,6 +8,7 @@
 #include <algorithm>
 
 #include "halfbyte/ops/rope/rope_kernels.h"
+#include "halfbyte/ops/rope/rope_tile.cuh"
 #include "halfbyte/simt/launch.cuh"
 
 namespace halfbyte::ops::cuda {
@@ -59,18 +61,19 @@ __global__ void rope_kernel(const RopeProblem problem) {
 }
 
 template <class T>
-base::Status launch_rope(const RopeProblem& problem, cudaStream_t stream) {
+base::Status launch_rope(const RopeProblem& problem, const simt::LaunchOptions& options) {
+  if (takes_rope_tiles(problem)) return launch_rope_tiles<T>(problem, options);
   constexpr std::int64_t kMaxThreads = 256, kMaxCtas = (std::int64_t{1} << 31) - 1;
   const std::int64_t pairs = problem.heads * (problem.rope_dim / 2);
   const auto threads = static_cast<int>(std::min(kMaxThreads, (pairs + 31) / 32 * 32));
   const auto ctas = static_cast<int>(std::min(kMaxCtas, problem.tokens));
   if (ctas == 0 || threads == 0) return {};
-  rope_kernel<T><<<ctas, threads, 0, stream>>>(problem);
+  rope_kernel<T><<<ctas, threads, 0, options.stream>>>(problem);
   return simt::launch_status("rope_kernel");
 }
 
 // Instantiated in rope_cuda_<type>.cu.
 #define HALFBYTE_ROPE_LAUNCHER(prefix, T) \
-  prefix template base::Status launch_rope<T>(const RopeProblem&, cudaStream_t);
+  prefix template base::Status launch_rope<T>(const RopeProblem&, const simt::LaunchOptions&);
 
 }  // namespace halfbyte::ops::cuda

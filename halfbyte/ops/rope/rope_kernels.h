@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "halfbyte/base/execution.h"
 #include "halfbyte/base/status.h"
 #include "halfbyte/base/tensor_view.h"
 #include "halfbyte/ops/rope/rope_math.h"
@@ -56,7 +57,8 @@ namespace neon {
 void rope(const RopeProblem& problem, int num_threads);
 }
 namespace cuda {
-base::Status rope(const RopeProblem& problem, base::Device device, void* stream);
+base::Status rope(const RopeProblem& problem, base::Device device,
+                  const base::Execution& execution);
 }
 
 }  // namespace halfbyte::ops

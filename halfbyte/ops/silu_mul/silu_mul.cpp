@@ -130,7 +130,7 @@ Status run_silu_mul(const SiluMulArgs& args, const Execution& execution) {
   HALFBYTE_RETURN_IF_ERROR(overlap.result());
 
   if (choice.value().cuda) {
-    return cuda::silu_mul_rows(problem.value(), gate_up.device, execution.stream);
+    return cuda::silu_mul_rows(problem.value(), gate_up.device, execution);
   }
   kernel_for(choice.value().cpu_level)(problem.value(), execution.num_threads);
   return {};
@@ -141,9 +141,9 @@ Status run_computed_on_cuda(const SiluMulProblem& problem, RowTarget& target, ba
   HALFBYTE_RETURN_IF_ERROR(check_workspace(execution));
   float* amax = static_cast<float*>(execution.workspace);
   HALFBYTE_RETURN_IF_ERROR(
-      cuda::silu_mul_rows(computed_first_pass(problem, amax), device, execution.stream));
+      cuda::silu_mul_rows(computed_first_pass(problem, amax), device, execution));
   target.tensor_amax = amax;
-  return cuda::silu_mul_rows(problem, device, execution.stream);
+  return cuda::silu_mul_rows(problem, device, execution);
 }
 
 Status run_silu_mul_quantize(const SiluMulQuantizeArgs& args, const Execution& execution) {
@@ -171,7 +171,7 @@ Status run_silu_mul_quantize(const SiluMulQuantizeArgs& args, const Execution& e
 
   if (choice.value().cuda) {
     if (computed) return run_computed_on_cuda(problem, target.value(), device, execution);
-    return cuda::silu_mul_rows(problem, device, execution.stream);
+    return cuda::silu_mul_rows(problem, device, execution);
   }
   const SiluMulKernel kernel = kernel_for(choice.value().cpu_level);
   float amax = 0.0f;
@@ -196,7 +196,7 @@ Status silu_mul_quantize(const SiluMulQuantizeArgs& args, const Execution& execu
 #ifndef HALFBYTE_WITH_CUDA
 // choose_implementation refuses CUDA tensors in such a build before this could be reached.
 namespace cuda {
-Status silu_mul_rows(const SiluMulProblem&, base::Device, void*) {
+Status silu_mul_rows(const SiluMulProblem&, base::Device, const Execution&) {
   return base::unsupported("no CUDA kernels in this build");
 }
 }  // namespace cuda

@@ -1,11 +1,12 @@
-// The room's CUDA kernel, one CTA a row of any length, and its launcher; one .cu a type
-// instantiates them.
+// The room's CUDA launcher, and its general kernel, one CTA a row of any length and alignment; one
+// .cu a type instantiates them. The rows of a usual call take the kernels of silu_mul_tile.cuh.
 //
 //   gate, up -> y                              sixteen columns a thread, in registers
 //               y -> memory, amax, row quantizer
 #pragma once
 
 #include "halfbyte/ops/silu_mul/silu_mul_kernels.h"
+#include "halfbyte/ops/silu_mul/silu_mul_tile_launch.cuh"
 #include "halfbyte/simt/launch.cuh"
 #include "halfbyte/simt/row_plan.h"
 #include "halfbyte/simt/row_quantizer.cuh"
@@ -104,25 +105,22 @@ __global__ void silu_mul_kernel(const SiluMulKernelArgs args) {
 }
 
 template <class T>
-base::Status launch_silu_mul(const SiluMulKernelArgs& args, cudaStream_t stream) {
+base::Status launch_silu_mul(const SiluMulKernelArgs& args, int device,
+                             const simt::LaunchOptions& options) {
   const SiluMulProblem& problem = args.problem;
-  if (problem.amax != nullptr) {
-    HALFBYTE_RETURN_IF_ERROR(simt::cuda_status(
-        "cudaMemsetAsync", cudaMemsetAsync(problem.amax, 0, sizeof(float), stream)));
+  HALFBYTE_RETURN_IF_ERROR(simt::zero_amax(problem.amax, options.stream));
+  const formats::RowTarget* target = args.quantizes ? &args.target : nullptr;
+  const int multiprocessors = simt::multiprocessors_of_device(device);
+  if (const simt::TilePlan plan = silu_mul_tile_plan(problem, target, multiprocessors)) {
+    return launch_silu_mul_tiles_of<T>(problem, target, plan, multiprocessors, options);
   }
-  simt::RowPlan plan =
-      simt::row_plan(args.quantizes ? args.target.padded_rows() : problem.rows(), problem.columns);
-  // With no rows there is still a scale to report.
-  if (args.quantizes && args.target.mode == formats::ScaleMode::kComputed) {
-    plan.ctas = std::max(plan.ctas, 1);
-  }
-  if (plan.ctas == 0) return {};
-  silu_mul_kernel<T><<<plan.ctas, plan.threads, 0, stream>>>(args);
-  return simt::launch_status("silu_mul_kernel");
+  return simt::launch_rows<silu_mul_kernel<T>>("silu_mul_kernel", problem.rows(), problem.columns,
+                                               target, options.stream, args);
 }
 
 // Instantiated in silu_mul_cuda_<type>.cu.
-#define HALFBYTE_SILU_MUL_LAUNCHER(prefix, T) \
-  prefix template base::Status launch_silu_mul<T>(const SiluMulKernelArgs&, cudaStream_t);
+#define HALFBYTE_SILU_MUL_LAUNCHER(prefix, T)                                    \
+  prefix template base::Status launch_silu_mul<T>(const SiluMulKernelArgs&, int, \
+                                                  const simt::LaunchOptions&);
 
 }  // namespace halfbyte::ops::cuda

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "halfbyte/base/execution.h"
 #include "halfbyte/base/status.h"
 #include "halfbyte/formats/row_target.h"
 #include "halfbyte/ops/common/arguments.h"
@@ -47,7 +48,8 @@ namespace neon {
 void silu_mul_rows(const SiluMulProblem& problem, int num_threads);
 }
 namespace cuda {
-base::Status silu_mul_rows(const SiluMulProblem& problem, base::Device device, void* stream);
+base::Status silu_mul_rows(const SiluMulProblem& problem, base::Device device,
+                           const base::Execution& execution);
 }
 
 }  // namespace halfbyte::ops

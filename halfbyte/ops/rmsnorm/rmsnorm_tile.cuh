@@ -1,0 +1,122 @@
+// The room's part of simt/row_tile.cuh: rows that fit into the registers of a CTA, with every
+// address aligned to 16 bytes. rmsnorm_cuda.cuh has the kernel for all other rows.
+#pragma once
+
+#include "halfbyte/ops/rmsnorm/rmsnorm_kernels.h"
+#include "halfbyte/simt/row_tile.cuh"
+
+namespace halfbyte::ops::cuda {
+
+// rmsnorm_rstd with one question about the range in place of one an operation.
+__device__ __forceinline__ float rmsnorm_ordinary_rstd(float sum, float columns,
+                                                       float columns_reciprocal, float eps) {
+  using namespace numerics;
+  if (__builtin_expect(!device::is_ordinary(sum) || !(device::is_ordinary(eps) || is_zero(eps)),
+                       0)) {
+    return rmsnorm_rstd(sum, static_cast<std::int64_t>(columns), eps);
+  }
+  const float mean = device::divide_ordinary(sum, columns, columns_reciprocal);
+  return device::reciprocal(device::ordinary_square_root(add_rn(mean, eps)));
+}
+
+template <class T, bool kResidual>
+struct NormTileRaw {
+  simt::Packed<T> x, residual;
+};
+template <class T>
+struct NormTileRaw<T, false> {
+  simt::Packed<T> x;
+};
+
+// What a kernel is compiled for. Plain: the weight is T without bias, rounding is float32.
+template <class T, bool kResidual_, bool kQuantizes_, formats::Format F, bool kPlain_>
+struct NormTileSource {
+  using Element = T;
+  using Y = simt::PairedLeaf<T>;
+  using Raw = NormTileRaw<T, kResidual_>;
+  struct Constants {
+    float weight[simt::kLeaf];  // w'
+  };
+  static constexpr bool kSums = true, kQuantizes = kQuantizes_, kPlain = kPlain_;
+  static constexpr bool kResidual = kResidual_;
+  static constexpr formats::Format kFormat = F;
+
+  const T* x;
+  T* residual;
+  std::uint32_t x_stride, residual_stride;  // bytes
+  const void* weight;
+  bool weight_is_fp32, weight_bias, constants_first;
+  Rounding rounding;
+  float eps;
+  float columns, columns_reciprocal;  // H and fl(1 / H)
+
+  __device__ __forceinline__ void prefetch_constants(int leaf) const {
+    const char* address = static_cast<const char*>(weight) +
+                          leaf * simt::kLeaf * (weight_is_fp32 ? sizeof(float) : sizeof(T));
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+  }
+  __device__ __forceinline__ void load_constants(int leaf, Constants& constants) const {
+    if (!kPlain && weight_is_fp32) {
+      unpack(simt::load_leaf(static_cast<const float*>(weight) + leaf * simt::kLeaf),
+             constants.weight);
+    } else {
+      unpack(simt::load_leaf(static_cast<const T*>(weight) + leaf * simt::kLeaf), constants.weight);
+    }
+    if constexpr (!kPlain) {
+#pragma unroll
+      for (int i = 0; i < simt::kLeaf; ++i) {
+        constants.weight[i] = rmsnorm_weight(constants.weight[i], weight_bias);
+      }
+    }
+  }
+
+  static __device__ __forceinline__ Raw no_raw() {
+    Raw raw;
+    raw.x = simt::zero_leaf<T>();
+    if constexpr (kResidual) raw.residual = simt::zero_leaf<T>();
+    return raw;
+  }
+  __device__ __forceinline__ T* residual_leaf(std::uint32_t row, int leaf) const {
+    return simt::tile_address(residual, row, residual_stride) + leaf * simt::kLeaf;
+  }
+  __device__ __forceinline__ Raw fetch(std::uint32_t row, int leaf) const {
+    Raw raw;
+    raw.x = simt::load_leaf(simt::tile_address(x, row, x_stride) + leaf * simt::kLeaf);
+    if constexpr (kResidual) raw.residual = simt::load_leaf(residual_leaf(row, leaf));
+    return raw;
+  }
+  __device__ __forceinline__ void load(const Raw& raw, std::uint32_t row, int leaf, bool active,
+                                       float (&h)[simt::kLeaf]) const {
+    unpack(raw.x, h);
+    if constexpr (kResidual) {
+      float residual_values[simt::kLeaf];
+      unpack(raw.residual, residual_values);
+#pragma unroll
+      for (int i = 0; i < simt::kLeaf; ++i) h[i] = numerics::add_rn(h[i], residual_values[i]);
+      simt::Packed<T> rounded;
+      pack(h, rounded);
+      if (active) simt::store_leaf(rounded, residual_leaf(row, leaf));
+      unpack(rounded, h);
+    }
+  }
+
+  __device__ __forceinline__ float row_value(float sum) const {
+    return rmsnorm_ordinary_rstd(sum, columns, columns_reciprocal, eps);
+  }
+
+  __device__ __forceinline__ void finish(const float (&h)[simt::kLeaf], float rstd,
+                                         const Constants& constants, Y& result) const {
+    float y[simt::kLeaf];
+#pragma unroll
+    for (int i = 0; i < simt::kLeaf; ++i) y[i] = numerics::mul_rn(h[i], rstd);
+    if (!kPlain && rounding == Rounding::kHuggingFace) {
+      pack(y, result);
+      unpack(result, y);
+    }
+#pragma unroll
+    for (int i = 0; i < simt::kLeaf; ++i) y[i] = numerics::mul_rn(y[i], constants.weight[i]);
+    pack(y, result);
+  }
+};
+
+}  // namespace halfbyte::ops::cuda

@@ -1,0 +1,89 @@
+// From a problem to one of the kernels of rmsnorm_tile.cuh, where they take its rows.
+#pragma once
+
+#include "halfbyte/ops/rmsnorm/rmsnorm_tile.cuh"
+#include "halfbyte/simt/tile_launch.cuh"
+
+namespace halfbyte::ops::cuda {
+
+inline simt::TilePlan rmsnorm_tile_plan(const NormProblem& problem,
+                                        const formats::RowTarget* target, int multiprocessors) {
+  const auto fits = [&](const Rows& rows) {
+    return rows.data == nullptr ||
+           simt::takes_tiles(rows.data, rows.map, base::dtype_bytes(rows.dtype));
+  };
+  if (!fits(problem.x) || !fits(problem.residual) || !fits(problem.y) ||
+      reinterpret_cast<std::uintptr_t>(problem.weight) % 16 != 0 ||
+      problem.rows() >= std::int64_t{1} << 31 ||
+      (target != nullptr && !simt::takes_tiles(*target))) {
+    return {};
+  }
+  return simt::tile_plan({.rows = problem.rows(),
+                          .columns = problem.columns(),
+                          .multiprocessors = multiprocessors,
+                          .memory_bound = static_cast<bool>(problem.residual)});
+}
+
+template <class Source>
+base::Status launch_rmsnorm_tiles(const NormProblem& problem, const formats::RowTarget* target,
+                                  const simt::TilePlan& plan, int multiprocessors,
+                                  bool constant_weights, const simt::LaunchOptions& options) {
+  using T = typename Source::Element;
+  const auto stride_bytes = [](const Rows& rows) {
+    return static_cast<std::uint32_t>(rows.map.inner_stride * std::int64_t{sizeof(T)});
+  };
+  Source source = {};
+  source.x = static_cast<const T*>(problem.x.data);
+  source.x_stride = stride_bytes(problem.x);
+  source.residual = static_cast<T*>(problem.residual.data);
+  source.residual_stride = stride_bytes(problem.residual);
+  source.weight = problem.weight;
+  source.weight_is_fp32 = problem.weight_dtype == base::DType::kF32;
+  source.weight_bias = problem.weight_bias;
+  source.constants_first = constant_weights && options.programmatic;
+  source.rounding = problem.rounding;
+  source.eps = problem.eps;
+  source.columns = static_cast<float>(problem.columns());
+  source.columns_reciprocal = 1.0f / source.columns;
+  simt::TileOutputs<Source::kFormat> out;
+  out.rows = static_cast<std::uint32_t>(problem.rows());
+  out.leaves = static_cast<int>(problem.columns() / simt::kLeaf);
+  out.y = problem.y.data;
+  out.y_stride = stride_bytes(problem.y);
+  out.amax = problem.amax;
+  if constexpr (Source::kQuantizes) out.target = simt::tile_target<Source::kFormat>(*target);
+  return simt::launch_row_tiles(source, out, plan, multiprocessors, options);
+}
+
+template <class T, bool kResidual, formats::Format F>
+base::Status launch_rmsnorm_tiles(const NormProblem& problem, const formats::RowTarget& target,
+                                  const simt::TilePlan& plan, int multiprocessors,
+                                  bool constant_weights, const simt::LaunchOptions& options) {
+  if constexpr (sizeof(T) == 2) {
+    if (problem.y.data == nullptr && problem.amax == nullptr && !problem.weight_bias &&
+        problem.weight_dtype == problem.x.dtype && problem.rounding == Rounding::kFloat32 &&
+        simt::takes_plain(target, plan)) {
+      return launch_rmsnorm_tiles<NormTileSource<T, kResidual, true, F, true>>(
+          problem, &target, plan, multiprocessors, constant_weights, options);
+    }
+  }
+  return launch_rmsnorm_tiles<NormTileSource<T, kResidual, true, F, false>>(
+      problem, &target, plan, multiprocessors, constant_weights, options);
+}
+
+template <class T, bool kResidual>
+base::Status launch_rmsnorm_tiles(const NormProblem& problem, const formats::RowTarget* target,
+                                  const simt::TilePlan& plan, int multiprocessors,
+                                  bool constant_weights, const simt::LaunchOptions& options) {
+  using formats::Format;
+  if (target == nullptr) {
+    return launch_rmsnorm_tiles<NormTileSource<T, kResidual, false, Format::kFp8, false>>(
+        problem, target, plan, multiprocessors, constant_weights, options);
+  }
+  return simt::visit_format(target->format, [&](auto format) {
+    return launch_rmsnorm_tiles<T, kResidual, decltype(format)::value>(
+        problem, *target, plan, multiprocessors, constant_weights, options);
+  });
+}
+
+}  // namespace halfbyte::ops::cuda

@@ -1,0 +1,73 @@
+// From a problem to one of the kernels of silu_mul_tile.cuh, where they take its rows.
+#pragma once
+
+#include "halfbyte/ops/silu_mul/silu_mul_tile.cuh"
+#include "halfbyte/simt/tile_launch.cuh"
+
+namespace halfbyte::ops::cuda {
+
+inline simt::TilePlan silu_mul_tile_plan(const SiluMulProblem& problem,
+                                         const formats::RowTarget* target, int multiprocessors) {
+  const std::int64_t bytes = base::dtype_bytes(problem.gate_up.dtype);
+  if (!simt::takes_tiles(problem.gate_up.data, problem.gate_up.map, bytes) ||
+      (problem.y && !simt::takes_tiles(problem.y.data, problem.y.map, bytes)) ||
+      problem.rows() >= std::int64_t{1} << 31 ||
+      (target != nullptr && !simt::takes_tiles(*target))) {
+    return {};
+  }
+  return simt::tile_plan(
+      {.rows = problem.rows(), .columns = problem.columns, .multiprocessors = multiprocessors});
+}
+
+template <class Source>
+base::Status launch_silu_mul_tiles(const SiluMulProblem& problem, const formats::RowTarget* target,
+                                   const simt::TilePlan& plan, int multiprocessors,
+                                   const simt::LaunchOptions& options) {
+  using T = typename Source::Element;
+  const auto stride_bytes = [](const Rows& rows) {
+    return static_cast<std::uint32_t>(rows.map.inner_stride * std::int64_t{sizeof(T)});
+  };
+  Source source = {};
+  source.gate_up = static_cast<const T*>(problem.gate_up.data);
+  source.stride = stride_bytes(problem.gate_up);
+  source.columns = static_cast<std::int32_t>(problem.columns);
+  source.interleave = problem.interleave;
+  source.rule = problem.rule;
+  source.clamps = numerics::float_bits(problem.rule.clamp) != numerics::kInfBits;
+  simt::TileOutputs<Source::kFormat> out;
+  out.rows = static_cast<std::uint32_t>(problem.rows());
+  out.leaves = static_cast<int>(problem.columns / simt::kLeaf);
+  out.y = problem.y.data;
+  out.y_stride = stride_bytes(problem.y);
+  out.amax = problem.amax;
+  if constexpr (Source::kQuantizes) out.target = simt::tile_target<Source::kFormat>(*target);
+  return simt::launch_row_tiles(source, out, plan, multiprocessors, options);
+}
+
+template <class T>
+base::Status launch_silu_mul_tiles_of(const SiluMulProblem& problem,
+                                      const formats::RowTarget* target, const simt::TilePlan& plan,
+                                      int multiprocessors, const simt::LaunchOptions& options) {
+  using formats::Format;
+  if (target == nullptr) {
+    return launch_silu_mul_tiles<SiluMulTileSource<T, false, Format::kFp8, false>>(
+        problem, target, plan, multiprocessors, options);
+  }
+  return simt::visit_format(target->format, [&](auto format) {
+    constexpr Format kFormat = decltype(format)::value;
+    if constexpr (sizeof(T) == 2) {
+      const SiluMulRule& rule = problem.rule;
+      if (problem.y.data == nullptr && problem.amax == nullptr && problem.interleave == 0 &&
+          rule.alpha == 1.0f && rule.up_bias == 0.0f && rule.rounding == Rounding::kFloat32 &&
+          numerics::float_bits(rule.clamp) == numerics::kInfBits &&
+          simt::takes_plain(*target, plan)) {
+        return launch_silu_mul_tiles<SiluMulTileSource<T, true, kFormat, true>>(
+            problem, target, plan, multiprocessors, options);
+      }
+    }
+    return launch_silu_mul_tiles<SiluMulTileSource<T, true, kFormat, false>>(
+        problem, target, plan, multiprocessors, options);
+  });
+}
+
+}  // namespace halfbyte::ops::cuda

@@ -1,0 +1,326 @@
+// The pipeline of every row operator whose rows fit into the registers of a CTA: a row of
+// H = 16 * leaves elements lies over its warps, kLeaves leaves a lane.
+//
+//   memory -> source.load -> h -> leaf sums -> tree -> source.finish -> y
+//      the next row's loads are on their way meanwhile        |
+//   y -> memory, amax, RowEncoder -> codes, scales <----------+
+//
+// Leaf (warp * kLeaves + j) * 32 + lane is the j-th of a lane: a warp's leaves are neighbours, and
+// a subtree of the canonical sum. Rows of one warp share a CTA and meet no barrier. A Source gives
+// a room's part:
+//
+//   using Element = T, Y = Packed<T> or PairedLeaf<T>;    struct Raw, Constants;
+//   static constexpr bool kQuantizes, kPlain, kSums;      static constexpr Format kFormat;
+//   bool constants_first                                  no kernel writes them: fetch before
+//   waiting void prefetch_constants(int leaf) const void load_constants(int leaf, Constants&) const
+//   what all rows share, e.g. the weight Raw fetch(row, leaf) const loads alone void load(raw, row,
+//   leaf, active, float (&h)[16])     kSums; may store (the residual) float row_value(float sum)
+//   const                      kSums: rstd void finish(h, row_value, constants, Y& y) const kSums
+//   void make(raw, Y& y) const                            not kSums
+//
+// kPlain: y is quantized into one layout, and nothing else; the code of other wishes is absent.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "halfbyte/numerics/row_sum.h"
+#include "halfbyte/simt/leaf_quantizer.cuh"
+
+namespace halfbyte::simt {
+
+// What becomes of y. Any of y, codes, amax may be wanted. Rows are at equal distances everywhere.
+template <formats::Format F>
+struct TileOutputs {
+  std::uint32_t rows = 0;
+  int leaves = 0;
+  std::uint32_t row_ctas = 0;  // the CTAs after them write the scales' padding
+  bool programmatic = false;   // launched so: wait for the kernel before, before the first read
+  std::uint32_t y_stride = 0;  // bytes
+  void* y = nullptr;
+  float* amax = nullptr;  // of the tensor; holds +0 before the launch
+  TileTarget<F> target;   // where Source::kQuantizes
+};
+
+// Waits for the results of the kernel before, where this one was launched programmatically.
+__device__ __forceinline__ void wait_for_previous_kernel(bool programmatic) {
+#if __CUDA_ARCH__ >= 900
+  if (programmatic) asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Lets the next kernel of such a chain begin; after the last write of the CTA.
+__device__ __forceinline__ void release_next_kernel(bool programmatic) {
+#if __CUDA_ARCH__ >= 900
+  if (programmatic) asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// The tree over the leaves of a warp, in every lane; values[j] belong to 32 leaves before those of
+// values[j + 1]. The first levels exchange halves: a lane keeps the value of its parity and gives
+// the other, so that N values cost little more than one.
+template <int N>
+__device__ __forceinline__ float warp_tree_sum(float (&values)[N], int lane) {
+  static_assert(N == 1 || N == 2 || N == 4);
+  int bit = 1;
+#pragma unroll
+  for (int count = N; count > 1; count /= 2, bit *= 2) {
+    const bool upper = (lane & bit) != 0;
+#pragma unroll
+    for (int i = 0; i < count / 2; ++i) {
+      const float keep = upper ? values[2 * i + 1] : values[2 * i];
+      const float give = upper ? values[2 * i] : values[2 * i + 1];
+      values[i] = numerics::add_rn(keep, __shfl_xor_sync(~0u, give, bit));
+    }
+  }
+  float sum = values[0];
+#pragma unroll
+  for (; bit < 32; bit *= 2) sum = numerics::add_rn(sum, __shfl_xor_sync(~0u, sum, bit));
+#pragma unroll
+  for (int j = 1; j < N; j *= 2) sum = numerics::add_rn(sum, __shfl_xor_sync(~0u, sum, j));
+  return sum;
+}
+
+// scale = computed: reports the scale that the tensor's amax gives.
+__device__ __forceinline__ void put_computed(const TileTarget<formats::Format::kNvfp4>& target,
+                                             const RowEncoder<formats::Format::kNvfp4>& encoder) {
+  *target.computed_encode = encoder.scale.encode;
+  *target.computed_decode = encoder.scale.decode;
+}
+template <formats::Format F>
+__device__ __forceinline__ void put_computed(const TileTarget<F>&, const RowEncoder<F>&) {}
+
+template <formats::Format F>
+inline constexpr int kLeafCodeBytes = F == formats::Format::kFp8 ? 16 : 8;
+template <formats::Format F>
+inline constexpr bool kHasBlockScales = F != formats::Format::kFp8;
+
+// The tree over the values of the warps, zeros after them, in every thread. Adding what few there
+// are in every thread takes less time than exchanging them.
+__device__ __forceinline__ float tree_of_warps(const float (&sums)[32], int warps, int lane) {
+  const auto tree_of_4 = [&](int i) {
+    const float4 four = reinterpret_cast<const float4*>(sums)[i];
+    return numerics::add_rn(numerics::add_rn(four.x, four.y), numerics::add_rn(four.z, four.w));
+  };
+  if (warps <= 8) return numerics::add_rn(tree_of_4(0), tree_of_4(1));
+  if (warps <= 16) {
+    return numerics::add_rn(numerics::add_rn(tree_of_4(0), tree_of_4(1)),
+                            numerics::add_rn(tree_of_4(2), tree_of_4(3)));
+  }
+  float value = sums[lane];
+#pragma unroll
+  for (int bit = 1; bit < 32; bit *= 2) {
+    value = numerics::add_rn(value, __shfl_xor_sync(~0u, value, bit));
+  }
+  return value;
+}
+
+// Shared memory of the collectives of a CTA; two of each, so that one barrier a use is enough.
+struct TileScratch {
+  alignas(16) float sums[2][32];
+  std::uint32_t maxima[2][32];
+};
+
+// The address of element 16 * leaf of a row; strides in bytes.
+template <class T>
+__device__ __forceinline__ T* tile_address(T* first, std::uint32_t row, std::uint32_t stride) {
+  using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
+  return reinterpret_cast<T*>(reinterpret_cast<Byte*>(first) + std::uint64_t{row} * stride);
+}
+
+// kShared: rows of one warp, blockDim.y of them a CTA; else a row a CTA. kRowScales: a scale a row.
+template <class Source, int kLeaves, bool kShared, bool kRowScales>
+__device__ __forceinline__ void run_row_tiles(const Source& source,
+                                              const TileOutputs<Source::kFormat>& out) {
+  using T = typename Source::Element;
+  constexpr formats::Format kFormat = Source::kFormat;
+  constexpr int kCodeBytes = kLeafCodeBytes<kFormat>;
+  constexpr int kBlockLeaves = kFormat == formats::Format::kMxfp4 ? 2 : 1;
+  using Encoder = RowEncoder<kFormat>;
+  __shared__ TileScratch scratch;
+  const auto& target = out.target;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = kShared ? 0 : static_cast<int>(threadIdx.x) / 32;
+  const int warps = kShared ? 1 : static_cast<int>(blockDim.x) / 32;  // of a row
+  const std::uint32_t step = kShared ? out.row_ctas * blockDim.y : out.row_ctas;
+  std::uint32_t row = kShared ? blockIdx.x * blockDim.y + threadIdx.y : blockIdx.x;
+  const int first_leaf = warp * kLeaves * 32 + lane;
+  bool active[kLeaves];
+#pragma unroll
+  for (int j = 0; j < kLeaves; ++j) active[j] = first_leaf + j * 32 < out.leaves;
+
+  if constexpr (Source::kQuantizes) {
+    if (__builtin_expect(blockIdx.x >= out.row_ctas, 0)) {
+      const int threads = blockDim.x * blockDim.y;
+      wait_for_previous_kernel(out.programmatic);
+      put_scale_padding(target,
+                        std::int64_t{blockIdx.x - out.row_ctas} * threads +
+                            threadIdx.y * blockDim.x + threadIdx.x,
+                        std::int64_t{gridDim.x - out.row_ctas} * threads);
+      return;
+    }
+  }
+
+  typename Source::Constants constants[kLeaves];
+  typename Source::Raw raw[kLeaves];
+#pragma unroll
+  for (int j = 0; j < kLeaves; ++j) raw[j] = Source::no_raw();
+  const auto fetch = [&](std::uint32_t from) {
+#pragma unroll
+    for (int j = 0; j < kLeaves; ++j) {
+      if (active[j]) raw[j] = source.fetch(from, first_leaf + j * 32);
+    }
+  };
+  if (source.constants_first) source.prefetch_constants(first_leaf);
+  wait_for_previous_kernel(out.programmatic);
+  float scale_input = 0.0f;  // asked for first, so that it is here when the rows are
+  if (Source::kQuantizes && !kRowScales) {
+    if (target.from == TileScaleFrom::kGiven) scale_input = *target.given;
+    if (target.from == TileScaleFrom::kAmax) scale_input = *target.tensor_amax;
+  }
+  if (row < out.rows) fetch(row);
+#pragma unroll
+  for (int j = 0; j < kLeaves; ++j) {
+    if (active[j]) source.load_constants(first_leaf + j * 32, constants[j]);
+  }
+
+  if (!kShared && lane >= warps) {  // the trees' padding to 32 values
+    scratch.sums[0][lane] = scratch.sums[1][lane] = 0.0f;
+    scratch.maxima[0][lane] = scratch.maxima[1][lane] = 0;
+  }
+  Encoder encoder;
+  std::uint8_t* code_column = nullptr;
+  std::uint8_t* scale_columns[2] = {nullptr, nullptr};
+  if constexpr (Source::kQuantizes) {
+    if constexpr (!kRowScales) {
+      encoder = target.encoder;
+      if (target.from == TileScaleFrom::kGiven) {
+        encoder = Encoder::given(scale_input, target.how);
+      } else if (__builtin_expect(target.from == TileScaleFrom::kAmax, 0)) {
+        encoder = Encoder::from_amax(scale_input, target.how);
+        if (blockIdx.x == 0 && threadIdx.x == 0 && threadIdx.y == 0) put_computed(target, encoder);
+      }
+    }
+    code_column = target.codes + first_leaf * kCodeBytes;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const TileScales& scales = target.scales[i];
+      if (scales.data != nullptr) {
+        scale_columns[i] = scales.data + scales.column_offset(
+                                             static_cast<std::uint32_t>(first_leaf) / kBlockLeaves);
+      }
+    }
+  }
+
+  std::uint32_t most = 0;
+  int parity = 0;
+  while (row < out.rows) {
+    const std::uint32_t next = row + step;
+    typename Source::Y y[kLeaves];
+    if constexpr (Source::kSums) {
+      float h[kLeaves][kLeaf];
+#pragma unroll
+      for (int j = 0; j < kLeaves; ++j) {
+        source.load(raw[j], row, first_leaf + j * 32, active[j], h[j]);
+        // Opaque, so that they are kept, not made again of the packed ones.
+#pragma unroll
+        for (int i = 0; i < kLeaf; ++i) asm("" : "+f"(h[j][i]));
+      }
+      float sums[kLeaves];
+#pragma unroll
+      for (int j = 0; j < kLeaves; ++j) sums[j] = numerics::leaf_sum_of_squares(h[j]);
+      if (next < out.rows) fetch(next);
+      float value = warp_tree_sum(sums, lane);
+      if (!kShared) {
+        if (lane == 0) scratch.sums[parity][warp] = value;
+        __syncthreads();
+        value = tree_of_warps(scratch.sums[parity], warps, lane);
+      }
+      value = source.row_value(value);
+#pragma unroll
+      for (int j = 0; j < kLeaves; ++j) source.finish(h[j], value, constants[j], y[j]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kLeaves; ++j) source.make(raw[j], y[j]);
+      if (next < out.rows) fetch(next);
+    }
+
+    if constexpr (!Source::kPlain) {
+      if (out.y != nullptr) {
+        T* to = tile_address(static_cast<T*>(out.y), row, out.y_stride) + first_leaf * kLeaf;
+#pragma unroll
+        for (int j = 0; j < kLeaves; ++j) {
+          if (active[j]) store_leaf(in_order(y[j]), to + j * 32 * kLeaf);
+        }
+      }
+      if (out.amax != nullptr) {
+#pragma unroll
+        for (int j = 0; j < kLeaves; ++j) {
+          if (active[j]) most = max(most, numerics::abs_bits(leaf_amax(y[j])));
+        }
+      }
+    }
+    if constexpr (Source::kQuantizes) {
+      if constexpr (kRowScales) {
+        if (target.row_scale == nullptr) {
+          encoder =
+              Encoder::given(target.given[std::uint64_t{row} * target.given_stride], target.how);
+        } else {
+          std::uint32_t of_row = 0;
+#pragma unroll
+          for (int j = 0; j < kLeaves; ++j) {
+            if (active[j]) of_row = max(of_row, numerics::abs_bits(leaf_amax(y[j])));
+          }
+          of_row = __reduce_max_sync(~0u, of_row);
+          if (!kShared) {
+            if (lane == 0) scratch.maxima[parity][warp] = of_row;
+            __syncthreads();
+            of_row = __reduce_max_sync(~0u, scratch.maxima[parity][lane]);
+          }
+          encoder = Encoder::from_amax(numerics::bits_float(of_row), target.how);
+          if (threadIdx.x == 0) target.row_scale[row] = encoder.decode();
+        }
+      }
+      std::uint8_t* codes = tile_address(code_column, row, target.code_stride);
+      std::uint8_t* scale_row = scale_columns[0] + target.scales[0].row_offset(row);
+      const auto put = [&](int j, const LeafCodes& words, std::uint32_t scale) {
+        if (!active[j]) return;
+        put_codes<kFormat>(words, codes + j * 32 * kCodeBytes);
+        if (!kHasBlockScales<kFormat> || lane % kBlockLeaves != 0) return;
+        const std::uint32_t tiles = j * (8 / kBlockLeaves);  // of four scale columns
+        scale_row[tiles * target.scales[0].column_step] = static_cast<std::uint8_t>(scale);
+        if (!Source::kPlain && scale_columns[1] != nullptr) {
+          scale_columns[1][target.scales[1].row_offset(row) +
+                           tiles * target.scales[1].column_step] = static_cast<std::uint8_t>(scale);
+        }
+      };
+      if (__builtin_expect(encoder.is_fast(), 1)) {
+#pragma unroll
+        for (int j = 0; j < kLeaves; ++j) {
+          LeafCodes words;
+          const std::uint32_t scale = encoder.encode(y[j], words);
+          put(j, words, scale);
+        }
+      } else {
+#pragma unroll
+        for (int j = 0; j < kLeaves; ++j) {
+          LeafCodes words;
+          const std::uint32_t scale = encoder.encode_any(y[j], words);
+          put(j, words, scale);
+        }
+      }
+    }
+    parity ^= 1;
+    row = next;
+  }
+  if constexpr (!Source::kPlain) {
+    if (out.amax != nullptr) {
+      most = __reduce_max_sync(~0u, most);
+      // The bits of magnitudes order as the magnitudes do, NaN above all.
+      if (lane == 0) atomicMax(reinterpret_cast<unsigned*>(out.amax), most);
+    }
+  }
+  release_next_kernel(out.programmatic);
+}
+
+}  // namespace halfbyte::simt

@@ -1,0 +1,155 @@
+// The host's side of simt/row_tile.cuh: which arguments its kernels take, and the launch.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <type_traits>
+
+#include "halfbyte/simt/launch.cuh"
+#include "halfbyte/simt/row_tile.cuh"
+#include "halfbyte/simt/tile_plan.h"
+
+namespace halfbyte::simt {
+
+// Rows of T at equal distances below 2^32 bytes, every one aligned to 16 bytes.
+inline bool takes_tiles(const void* data, const base::RowMap& map, std::int64_t element_bytes,
+                        std::uintptr_t alignment = 16) {
+  const std::int64_t stride = map.inner_stride * element_bytes;
+  return reinterpret_cast<std::uintptr_t>(data) % alignment == 0 && map.inner_rows == map.rows &&
+         stride >= 0 && stride < (std::int64_t{1} << 32) &&
+         stride % static_cast<std::int64_t>(alignment) == 0;
+}
+
+inline bool takes_tiles(const formats::RowTarget& target) {
+  const bool fp8 = target.format == formats::Format::kFp8;
+  if (target.groups != 0 || !takes_tiles(target.codes, target.code_rows, 1, fp8 ? 16 : 8)) {
+    return false;
+  }
+  for (const formats::ScaleArray& array : target.scales) {
+    // The padding of tiles is written 16 bytes at a time.
+    if (array.layout != formats::ScaleLayout::kLinear &&
+        reinterpret_cast<std::uintptr_t>(array.data) % 16 != 0) {
+      return false;
+    }
+  }
+  return fp8 || target.scales[0].data != nullptr;
+}
+
+inline int multiprocessors_of_device(int device) {
+  constexpr int kDevices = 64;
+  static std::atomic<int> known[kDevices] = {};
+  const bool keeps = device >= 0 && device < kDevices;
+  int count = keeps ? known[device].load(std::memory_order_relaxed) : 0;
+  if (count == 0) {
+    if (cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
+      return 1;
+    if (keeps) known[device].store(count, std::memory_order_relaxed);
+  }
+  return count;
+}
+
+// CTAs of a kernel that fit on a multiprocessor at once. kKernel has a memory of its own.
+template <auto kKernel>
+int resident_ctas(int threads) {
+  static std::atomic<int> known[1024 / 32 + 1] = {};
+  std::atomic<int>& slot = known[threads / 32];
+  int count = slot.load(std::memory_order_relaxed);
+  if (count == 0) {
+    if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kKernel, threads, 0) != cudaSuccess) {
+      (void)cudaGetLastError();  // the launch will say it
+      return 1;
+    }
+    count = std::max(count, 1);
+    slot.store(count, std::memory_order_relaxed);
+  }
+  return count;
+}
+
+// visitor(std::integral_constant<Format, ..>) of a format.
+template <class Visitor>
+base::Status visit_format(formats::Format format, const Visitor& visitor) {
+  using formats::Format;
+  switch (format) {
+    case Format::kNvfp4:
+      return visitor(std::integral_constant<Format, Format::kNvfp4>());
+    case Format::kMxfp4:
+      return visitor(std::integral_constant<Format, Format::kMxfp4>());
+    default:
+      return visitor(std::integral_constant<Format, Format::kFp8>());
+  }
+}
+
+template <class Source, int kLeaves, bool kShared, bool kRowScales>
+__global__ void __launch_bounds__(kShared ? 128 : 32 * kMostTileWarps)
+    row_tile_kernel(const __grid_constant__ Source source,
+                    const __grid_constant__ TileOutputs<Source::kFormat> out) {
+  run_row_tiles<Source, kLeaves, kShared, kRowScales>(source, out);
+}
+
+template <class Source, int kLeaves, bool kShared, bool kRowScales>
+base::Status launch_row_tile_kernel(const Source& source, TileOutputs<Source::kFormat> out,
+                                    const TilePlan& plan, int multiprocessors,
+                                    const LaunchOptions& options) {
+  constexpr auto kKernel = row_tile_kernel<Source, kLeaves, kShared, kRowScales>;
+  const std::int64_t rows = (std::int64_t{out.rows} + plan.rows_a_cta - 1) / plan.rows_a_cta;
+  const std::int64_t resident =
+      std::int64_t{multiprocessors} * resident_ctas<kKernel>(plan.threads());
+  std::int64_t row_ctas = std::min(rows, resident), padding_ctas = 0;
+  if constexpr (Source::kQuantizes) {
+    const std::int64_t padding = scale_padding_threads(out.target);
+    padding_ctas = std::min((padding + plan.threads() - 1) / plan.threads(), resident);
+    // With no rows there is still a scale to report.
+    if (out.target.from == TileScaleFrom::kAmax) row_ctas = std::max<std::int64_t>(row_ctas, 1);
+  }
+  if (row_ctas + padding_ctas == 0) return {};
+  out.row_ctas = static_cast<std::uint32_t>(row_ctas);
+  out.programmatic = options.programmatic;
+  return launch<kKernel>(
+      "row_tile_kernel", dim3(static_cast<unsigned>(row_ctas + padding_ctas)),
+      dim3(static_cast<unsigned>(plan.warps * 32), static_cast<unsigned>(plan.rows_a_cta)), options,
+      source, out);
+}
+
+// The kernel of a plan. A plain source has those of one and two leaves a lane alone.
+template <bool kRowScales, class Source>
+base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source::kFormat>& out,
+                                 const TilePlan& plan, int multiprocessors,
+                                 const LaunchOptions& options) {
+  if constexpr (!Source::kPlain) {
+    if (plan.rows_a_cta > 1) {
+      return launch_row_tile_kernel<Source, 1, true, kRowScales>(source, out, plan, multiprocessors,
+                                                                 options);
+    }
+    if (plan.leaves_a_lane == 4) {
+      return launch_row_tile_kernel<Source, 4, false, kRowScales>(source, out, plan,
+                                                                  multiprocessors, options);
+    }
+  }
+  if (plan.leaves_a_lane == 2) {
+    return launch_row_tile_kernel<Source, 2, false, kRowScales>(source, out, plan, multiprocessors,
+                                                                options);
+  }
+  return launch_row_tile_kernel<Source, 1, false, kRowScales>(source, out, plan, multiprocessors,
+                                                              options);
+}
+
+template <class Source>
+base::Status launch_row_tiles(const Source& source, const TileOutputs<Source::kFormat>& out,
+                              const TilePlan& plan, int multiprocessors,
+                              const LaunchOptions& options) {
+  if constexpr (Source::kQuantizes && !Source::kPlain) {
+    if (out.target.scale_a_row()) {
+      return launch_row_tiles_of<true>(source, out, plan, multiprocessors, options);
+    }
+  }
+  return launch_row_tiles_of<false>(source, out, plan, multiprocessors, options);
+}
+
+// Whether a plain source can do what is wanted, as far as the outputs say.
+inline bool takes_plain(const formats::RowTarget& target, const TilePlan& plan) {
+  return target.mode != formats::ScaleMode::kRow && target.given_stride == 0 &&
+         target.scales[1].data == nullptr && plan.rows_a_cta == 1 && plan.leaves_a_lane <= 2;
+}
+
+}  // namespace halfbyte::simt
