@@ -19,6 +19,9 @@ failed.
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
+
 from halfbyte import _library
 from halfbyte._checkpoint import load_quantized
 from halfbyte._functions import (
@@ -72,3 +75,10 @@ def cpu_level() -> str:
 def cuda_architectures() -> str:
     """What CUDA kernels were compiled for, like "80,90a"; "" in a build without CUDA."""
     return _library.cuda_architectures()
+
+
+def __getattr__(name: str) -> ModuleType:
+    """halfbyte.compile and halfbyte.compat are imported when they are first used."""
+    if name in ("compat", "compile"):
+        return importlib.import_module(f"halfbyte.{name}")
+    raise AttributeError(f"module 'halfbyte' has no attribute {name!r}")

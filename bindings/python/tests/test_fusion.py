@@ -159,6 +159,20 @@ def test_a_residual_of_the_caller_is_updated_in_place() -> None:
     assert "cpp_fused" not in call and "copy_(" not in call
 
 
+def test_submodules_are_imported_when_used() -> None:
+    """And not before: inductor takes a second to import."""
+    import subprocess
+    import sys
+
+    code = """
+import sys, halfbyte
+assert not [m for m in sys.modules if m.startswith(("torch._inductor", "halfbyte.comp"))]
+assert halfbyte.compile.options()["post_grad_custom_post_pass"] is halfbyte.compile.fusion_pass
+assert not hasattr(halfbyte, "nothing")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_uuid_is_stable() -> None:
     assert FusionPass().uuid() == halfbyte.compile.fusion_pass.uuid()
     assert isinstance(FusionPass().uuid(), str)
