@@ -16,6 +16,8 @@ import halfbyte
 import halfbyte.compile
 from halfbyte.compile import FusionPass
 
+OPS = torch.ops.halfbyte
+
 OPTIONS = [
     {},
     {"scale": "row", "layout": "128x4", "second_layout": "linear"},
@@ -135,6 +137,59 @@ def test_kernels_of_a_compiled_graph() -> None:
     assert "residual" in str(fused[0])
     expected = block(x, weight, gate_up, *attention)
     assert_close_codes(outputs[0], expected[0])
+
+
+def vllm_operators() -> torch.library.Library:
+    """vLLM's norms and activation, by its schemas, as it rounds."""
+    library = torch.library.Library("_C", "FRAGMENT")
+
+    def define(schema: str, function) -> None:
+        library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        library.impl(schema.partition("(")[0], function, "CPU")
+        torch.library.register_fake(
+            "_C::" + schema.partition("(")[0], lambda *a: None, lib=library
+        )
+
+    def fused_add_rms_norm(x, residual, weight, eps) -> None:
+        x.copy_(halfbyte.rmsnorm(x.clone(), weight, residual, eps=eps, rounding="huggingface"))
+
+    define("rms_norm(Tensor! result, Tensor input, Tensor weight, float epsilon) -> ()",
+           lambda out, x, w, eps: OPS.rmsnorm.out(x, w, None, eps, "huggingface", y=out))
+    define("fused_add_rms_norm(Tensor! input, Tensor! residual, Tensor weight, float epsilon) -> ()",
+           fused_add_rms_norm)
+    define("silu_and_mul(Tensor! result, Tensor input) -> ()",
+           lambda out, x: OPS.silu_mul.out(x, rounding="huggingface", y=out))  # fmt: skip
+    return library
+
+
+@pytest.mark.parametrize("v2", [False, True])
+def test_vllms_operators(v2: bool) -> None:
+    from halfbyte.compat import vllm as _  # noqa: F401 (defines scaled_fp4_quant)
+
+    library = vllm_operators()
+    quant = torch.ops.halfbyte_vllm.scaled_fp4_quant
+    x, weight, residual, g = random(4, H), random(H, seed=1), random(4, H, seed=2), torch.ones(1)
+
+    def layer(x: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor) -> tuple:
+        first = torch.empty_like(x)
+        torch.ops._C.rms_norm(first, x, weight, 1e-5)
+        h, r = x * 2, residual * 2
+        torch.ops._C.fused_add_rms_norm(h, r, weight, 1e-5)
+        gate_up = torch.cat([r, r], -1)
+        y = torch.empty_like(r)
+        torch.ops._C.silu_and_mul(y, gate_up)
+        return (*quant(first, g, True), *quant(h, g, True), *quant(y, g, False), r + 1)
+
+    expected = layer(x, weight, residual)
+    with torch._inductor.config.patch(enable_auto_functionalized_v2=v2):
+        outputs, fusions, counted = run(layer, x, weight, residual)
+    assert [(f.operator, f.residual) for f in fusions] == [
+        ("rmsnorm_quantize", False), ("rmsnorm_quantize", True), ("silu_mul_quantize", False)
+    ]  # fmt: skip
+    assert not [name for name in counted if name.startswith("_C.")]
+    for actual, want in zip(outputs, expected, strict=True):
+        same(actual, want)
+    del library
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")

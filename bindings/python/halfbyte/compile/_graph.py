@@ -12,6 +12,7 @@ from torch.fx import Graph, Node
 aten = torch.ops.aten
 VIEWS = (aten.reshape.default, aten.view.default, aten._unsafe_view.default)
 AUTO = torch.ops.higher_order.auto_functionalized_v2
+AUTO_V1 = torch.ops.higher_order.auto_functionalized  # what vLLM asks for
 
 
 def is_call(node: Any, *targets: Any) -> bool:
@@ -41,6 +42,30 @@ def source(node: Any, *targets: Any) -> Node | None:
     if is_call(node, operator.getitem) and is_call(node.args[0], *targets):
         return node.args[0]
     return None
+
+
+def given(call: Node, argument: str) -> Node | None:
+    """What an operator in functional form is given to write to, if that is a whole tensor."""
+    if call.target is AUTO_V1:
+        return call.kwargs[argument]
+    index = call.kwargs.get(f"_{argument}_base_index")
+    viewed = any(key.startswith(f"_{argument}_s") for key in call.kwargs)  # _size, _slice_dim ..
+    return None if index is None or viewed else call.kwargs["_all_bases"][index]
+
+
+def written(call: Node, argument: str) -> int | None:
+    """Which value of an operator in functional form, that returns nothing, is `argument` after it."""
+    if call.target is AUTO:
+        index = call.kwargs.get(f"_{argument}_base_index")
+        return None if index is None or given(call, argument) is None else 1 + index
+    schema = call.args[0]._schema.arguments
+    mutable = [a.name for a in schema if a.alias_info is not None and a.alias_info.is_write]
+    return 1 + mutable.index(argument)
+
+
+def residual_bases(residual: Node) -> dict[str, Any]:
+    """A whole tensor as the residual of rmsnorm_quantize in functional form."""
+    return {"_residual_base_index": 0, "_residual_alias": True, "_all_bases": [residual]}
 
 
 def items(node: Node) -> dict[int, list[Node]]:

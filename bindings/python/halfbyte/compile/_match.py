@@ -10,13 +10,17 @@ from torch.fx import Node
 
 from halfbyte.compile._graph import (
     AUTO,
+    AUTO_V1,
     aten,
     below_views,
     bound,
     dtype,
+    given,
     is_call,
+    residual_bases,
     source,
     value,
+    written,
 )
 
 _OPS = torch.ops.halfbyte
@@ -34,7 +38,11 @@ class Norm:
     rounding: str
     bias: bool
     plain: bool
-    call: Node | None = None  # the auto_functionalized call, where an operator updates a residual
+    # Where an operator updates a residual: the call in functional form, which of its values the
+    # updated residual is, and what names the residual's memory in such a call.
+    call: Node | None = None
+    updated: int = 0
+    bases: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -52,13 +60,26 @@ def norm(y: Node) -> Norm | None:
         if a["residual"] is not None:
             return None
         return Norm(y, a["x"], a["weight"], a["eps"], a["rounding"], a["bias"], False)
-    call = source(y, AUTO)
-    if call is not None and call.args[0] is _OPS.rmsnorm.default and y.args[1] == 0:
-        a = call.kwargs
-        if not a["_all_bases"]:
-            call = None
-        return Norm(y, a["x"], a["weight"], a["eps"], a["rounding"], a["bias"], False, call)
-    return _plain_norm(y)
+    call = source(y, AUTO, AUTO_V1)
+    if call is None:
+        return _plain_norm(y)
+    a, name = call.kwargs, str(call.args[0])
+    if name == "halfbyte.rmsnorm.default" and y.args[1] == 0 and call.target is AUTO:
+        found = Norm(y, a["x"], a["weight"], a["eps"], a["rounding"], a["bias"], False)
+        if a["_all_bases"]:
+            found.call, found.updated = call, 1
+            found.bases = {key: a[key] for key in a if key.startswith("_")}
+        return found
+    if name == "_C.rms_norm.default" and written(call, "result") == y.args[1]:
+        return Norm(y, a["input"], a["weight"], a["epsilon"], "huggingface", False, False)
+    if name == "_C.fused_add_rms_norm.default" and written(call, "input") == y.args[1]:
+        x, residual = given(call, "input"), given(call, "residual")
+        if x is None or residual is None:
+            return None
+        found = Norm(y, x, a["weight"], a["epsilon"], "huggingface", False, False, call)
+        found.updated, found.bases = written(call, "residual"), residual_bases(residual)
+        return found
+    return None
 
 
 def _plain_norm(y: Node) -> Norm | None:
@@ -195,7 +216,16 @@ def residual_add(x: Node) -> tuple[Node, Node] | None:
     return None if x.args[0] is x.args[1] else x.args
 
 
+_SILU = {"interleave": 0, "clamp": None, "alpha": 1.0, "up_bias": 0.0}
+
+
 def silu_mul(y: Node) -> SiluMul | None:
+    call = source(y, AUTO, AUTO_V1)
+    if call is not None:
+        name = str(call.args[0])
+        if name == "_C.silu_and_mul.default" and written(call, "result") == y.args[1]:
+            return SiluMul(y, call.kwargs["input"], {**_SILU, "rounding": "huggingface"}, False)
+        return None
     if is_call(y, _OPS.silu_mul.default):
         a = bound(y)
         return SiluMul(y, a.pop("gate_up"), a, False)
@@ -219,9 +249,8 @@ def silu_mul(y: Node) -> SiluMul | None:
             continue
         gate_up = _halves(gate, up) or _products(gate, up)
         if gate_up is not None:
-            options = {"interleave": 0, "clamp": None, "alpha": 1.0, "up_bias": 0.0}
             views = below_views(up)[1] if isinstance(gate_up, tuple) else []
-            return SiluMul(y, gate_up, {**options, "rounding": rounding}, True, views)
+            return SiluMul(y, gate_up, {**_SILU, "rounding": rounding}, True, views)
     return None
 
 

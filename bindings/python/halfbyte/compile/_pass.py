@@ -26,6 +26,7 @@ from halfbyte.compile._graph import (
     is_call,
     is_dead_after,
     items,
+    residual_bases,
     value,
 )
 
@@ -164,16 +165,12 @@ def _fuse_norm(
                 break
     with graph.inserting_before(sink.node):
         if norm.call is not None:  # an operator that updates its residual already
-            given = dict(norm.call.kwargs)
-            bases = {k: given.pop(k) for k in list(given) if k.startswith("_")}
-            fused = _insert_updating(graph, given, scales, options, bases)
-            for index, nodes in items(norm.call).items():
-                for node in nodes if index != 0 else ():
-                    node.replace_all_uses_with(insert_item(graph, fused, index + 6))
+            fused = _insert_updating(graph, x, norm.weight, scales, options, norm.bases)
+            for node in items(norm.call).get(norm.updated, ()):
+                node.replace_all_uses_with(insert_item(graph, fused, 7))
         elif residual is not None:
-            given = {"x": x, "weight": norm.weight}
-            bases = {"_residual_base_index": 0, "_residual_alias": True, "_all_bases": [residual]}
-            fused = _insert_updating(graph, given, scales, options, bases)
+            bases = residual_bases(residual)
+            fused = _insert_updating(graph, x, norm.weight, scales, options, bases)
             norm.x.replace_all_uses_with(insert_item(graph, fused, 7))
         else:
             arguments = (x, norm.weight, None, *scales, *options)
@@ -188,23 +185,23 @@ def _fuse_norm(
 
 
 def _insert_updating(
-    graph: Graph, given: dict, scales: tuple, options: list, bases: dict
+    graph: Graph, x: Node, weight: Node, scales: tuple, options: list, bases: dict
 ) -> Node:
     """rmsnorm_quantize that updates a residual, in functional form: inductor turns it into the
     operator itself, in place, without a copy where the residual is dead."""
     target = _OPS.rmsnorm_quantize.default
     names = [argument.name for argument in target._schema.arguments][5:]
     kwargs = {
-        "x": given["x"],
-        "weight": given["weight"],
+        "x": x,
+        "weight": weight,
         "global_scale": scales[0],
         "decode_scale": scales[1],
         **dict(zip(names, options, strict=True)),
         **bases,
     }
     node = graph.call_function(AUTO, (target,), kwargs)
-    fakes = torch.fx.map_arg((given["x"], given["weight"], scales), value)
-    with value(given["x"]).fake_mode:
+    fakes = torch.fx.map_arg((x, weight, scales), value)
+    with value(x).fake_mode:
         outputs = target(fakes[0], fakes[1], None, *fakes[2], *options)
         updated = [torch.empty_like(value(base)) for base in bases["_all_bases"]]
     node.meta["val"] = (*outputs, *updated)
