@@ -108,7 +108,12 @@ def test_residuals_that_must_stay() -> None:
         h = b + c
         return halfbyte.quantize(cast_first(h, weight)).codes, h, b, c.reshape(-1)
 
-    for function in (callers, read_later):
+    def part_of_another(x: torch.Tensor, a: torch.Tensor, weight: torch.Tensor) -> tuple:
+        b, c = torch.cat([x, a]).sin().split(4)
+        h = b + x
+        return halfbyte.quantize(cast_first(h, weight)).codes, h, c
+
+    for function in (callers, read_later, part_of_another):
         outputs, fusions, counted = run(function, x, a, weight)
         assert [f.residual for f in fusions] == [False] and counted["aten.add.Tensor"] == 1
         for actual, want in zip(outputs[1:], function(x, a, weight)[1:], strict=True):

@@ -116,8 +116,8 @@ def is_dead_after(node: Node, user: Node) -> bool:
         if node.op != "call_function" or set(node.users) != {user}:
             return False
         if not is_call(node, *VIEWS):
-            # A getitem shares the memory of no other output: operators here are functional.
-            return not isinstance(node.target, torch._ops.OpOverload) or not node.target.is_view
+            maker = node.args[0] if node.target is operator.getitem else node
+            return not getattr(maker.target, "is_view", False)  # split, slice, permute ..
         user, node = node, node.args[0]
 
 

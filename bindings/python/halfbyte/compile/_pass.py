@@ -158,7 +158,7 @@ def _fuse_norm(
     options = [norm.eps, norm.rounding, norm.bias, normed, *(a[name] for name in _OPTIONS)]
     x, residual = norm.x, None
     operands = _match.residual_add(x) if norm.plain else None
-    if operands is not None and not depends(scales, x):
+    if operands is not None and not depends((*scales, norm.weight), x):
         for keep, overwrite in (operands, operands[::-1]):
             if is_dead_after(overwrite, x):
                 x, residual = keep, overwrite
