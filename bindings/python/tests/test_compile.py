@@ -115,3 +115,26 @@ def test_cuda_graph(options: dict) -> None:
     graph.replay()
     expected = halfbyte.quantize(x, **options)
     same_packed(captured, expected)
+
+
+def test_errors_of_a_traced_call() -> None:
+    x = torch.ones(4, 64)
+    for function, message in [
+        (lambda x: halfbyte.quantize(x, layout="4x4").codes, "quantize: layout: expected one of"),
+        (lambda x: halfbyte.quantize(x[:, :60]).codes, "quantize: x: expected .* multiple of 16"),
+    ]:
+        torch._dynamo.reset()
+        with pytest.raises(Exception, match=message):
+            torch.compile(function, fullgraph=True, backend="aot_eager")(x)
+        torch._dynamo.reset()
+        with pytest.raises(ValueError, match=message):  # what eager raises, past the graph break
+            torch.compile(function, backend="eager")(x)
+
+
+def test_a_quantized_tensor_leaves_a_compiled_function() -> None:
+    x = torch.randn(4, 64)
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x: halfbyte.quantize(x, scale="row"), fullgraph=True, backend="aot_eager"
+    )
+    same_packed(compiled(x), halfbyte.quantize(x, scale="row"))
