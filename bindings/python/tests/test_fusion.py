@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 
@@ -140,6 +141,7 @@ def test_kernels_of_a_compiled_graph(device: str) -> None:
     assert_close_codes(outputs[0].cpu(), expected[0].cpu())
 
 
+@functools.cache  # torch keeps what an operator was when it was first looked up
 def vllm_operators() -> torch.library.Library:
     """vLLM's norms and activation, by its schemas, as it rounds."""
     library = torch.library.Library("_C", "FRAGMENT")
@@ -167,7 +169,7 @@ def vllm_operators() -> torch.library.Library:
 def test_vllms_operators(v2: bool) -> None:
     from halfbyte.compat import vllm as _  # noqa: F401 (defines scaled_fp4_quant)
 
-    library = vllm_operators()
+    vllm_operators()
     quant = torch.ops.halfbyte_vllm.scaled_fp4_quant
     x, weight, residual, g = random(4, H), random(H, seed=1), random(4, H, seed=2), torch.ones(1)
 
@@ -190,7 +192,6 @@ def test_vllms_operators(v2: bool) -> None:
     assert not [name for name in counted if name.startswith("_C.")]
     for actual, want in zip(outputs, expected, strict=True):
         same(actual, want)
-    del library
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
