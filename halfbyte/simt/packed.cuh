@@ -166,7 +166,7 @@ __device__ __forceinline__ std::uint32_t max_magnitudes(numerics::Fp16, std::uin
   return most;
 }
 
-// The amax of a leaf; NaN if any element is.
+// The amax of a leaf, its sign bit clear; NaN if any element is.
 template <class T>
 __device__ __forceinline__ float leaf_amax(const Packed<T>& leaf) {
   static_assert(sizeof(T) == 2);

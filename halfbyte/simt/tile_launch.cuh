@@ -80,28 +80,35 @@ base::Status visit_format(formats::Format format, const Visitor& visitor) {
   }
 }
 
-template <class Source, int kLeaves, bool kShared, bool kRowScales>
-__global__ void __launch_bounds__(kShared ? 128 : 32 * kMostTileWarps)
+template <class Source, int kLeaves, TileScope kScope, bool kRowScales>
+__global__ void __launch_bounds__(kScope == TileScope::kWarp ? 128 : 32 * kMostTileWarps)
     row_tile_kernel(const __grid_constant__ Source source,
                     const __grid_constant__ TileOutputs<Source::kFormat> out) {
-  run_row_tiles<Source, kLeaves, kShared, kRowScales>(source, out);
+  run_row_tiles<Source, kLeaves, kScope, kRowScales>(source, out);
 }
 
-template <class Source, int kLeaves, bool kShared, bool kRowScales>
+template <class Source, int kLeaves, TileScope kScope, bool kRowScales>
 base::Status launch_row_tile_kernel(const Source& source, TileOutputs<Source::kFormat> out,
                                     const TilePlan& plan, int multiprocessors,
                                     const LaunchOptions& options) {
-  constexpr auto kKernel = row_tile_kernel<Source, kLeaves, kShared, kRowScales>;
+  constexpr auto kKernel = row_tile_kernel<Source, kLeaves, kScope, kRowScales>;
   const std::int64_t rows = (std::int64_t{out.rows} + plan.rows_a_cta - 1) / plan.rows_a_cta;
   const std::int64_t resident =
       std::int64_t{multiprocessors} * resident_ctas<kKernel>(plan.threads());
-  std::int64_t row_ctas = std::min(rows, resident), padding_ctas = 0;
+  constexpr std::int64_t kRowsACta = 2;  // of those that do not stay
+  std::int64_t row_ctas =
+      std::min(rows, plan.persistent ? std::max<std::int64_t>(resident / plan.cluster, 1)
+                                     : (rows + kRowsACta - 1) / kRowsACta);
+  std::int64_t padding_ctas = 0;
   if constexpr (Source::kQuantizes) {
     const std::int64_t padding = scale_padding_threads(out.target);
     padding_ctas = std::min((padding + plan.threads() - 1) / plan.threads(), resident);
     // With no rows there is still a scale to report.
     if (out.target.from == TileScaleFrom::kAmax) row_ctas = std::max<std::int64_t>(row_ctas, 1);
   }
+  row_ctas *= plan.cluster;
+  padding_ctas = (padding_ctas + plan.cluster - 1) / plan.cluster * plan.cluster;
+  out.cluster = static_cast<std::uint32_t>(plan.cluster);
   if (row_ctas + padding_ctas == 0) return {};
   out.row_ctas = static_cast<std::uint32_t>(row_ctas);
   out.programmatic = options.programmatic;
@@ -111,27 +118,28 @@ base::Status launch_row_tile_kernel(const Source& source, TileOutputs<Source::kF
       source, out);
 }
 
-// The kernel of a plan. A plain source has those of one and two leaves a lane alone.
+// The kernel of a plan. One leaf a lane: plain sources; four: those without sums.
 template <bool kRowScales, class Source>
 base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source::kFormat>& out,
                                  const TilePlan& plan, int multiprocessors,
                                  const LaunchOptions& options) {
-  if constexpr (!Source::kPlain) {
-    if (plan.rows_a_cta > 1) {
-      return launch_row_tile_kernel<Source, 1, true, kRowScales>(source, out, plan, multiprocessors,
-                                                                 options);
+  const auto with = [&]<int kLeaves, TileScope kScope>() {
+    return launch_row_tile_kernel<Source, kLeaves, kScope, kRowScales>(source, out, plan,
+                                                                       multiprocessors, options);
+  };
+  if constexpr (Source::kPlain) {
+    if (plan.leaves_a_lane == 1) {
+      return plan.cluster > 1 ? with.template operator()<1, TileScope::kCluster>()
+                              : with.template operator()<1, TileScope::kCta>();
     }
-    if (plan.leaves_a_lane == 4) {
-      return launch_row_tile_kernel<Source, 4, false, kRowScales>(source, out, plan,
-                                                                  multiprocessors, options);
+  } else {
+    if (plan.rows_a_cta > 1) return with.template operator()<1, TileScope::kWarp>();
+    if constexpr (!Source::kSums) {
+      if (plan.leaves_a_lane == 4) return with.template operator()<4, TileScope::kCta>();
     }
   }
-  if (plan.leaves_a_lane == 2) {
-    return launch_row_tile_kernel<Source, 2, false, kRowScales>(source, out, plan, multiprocessors,
-                                                                options);
-  }
-  return launch_row_tile_kernel<Source, 1, false, kRowScales>(source, out, plan, multiprocessors,
-                                                              options);
+  return plan.cluster > 1 ? with.template operator()<2, TileScope::kCluster>()
+                          : with.template operator()<2, TileScope::kCta>();
 }
 
 template <class Source>
@@ -146,10 +154,10 @@ base::Status launch_row_tiles(const Source& source, const TileOutputs<Source::kF
   return launch_row_tiles_of<false>(source, out, plan, multiprocessors, options);
 }
 
-// Whether a plain source can do what is wanted, as far as the outputs say.
-inline bool takes_plain(const formats::RowTarget& target, const TilePlan& plan) {
+// Whether a plain source can do what is wanted, as far as the target says.
+inline bool is_plain(const formats::RowTarget& target) {
   return target.mode != formats::ScaleMode::kRow && target.given_stride == 0 &&
-         target.scales[1].data == nullptr && plan.rows_a_cta == 1 && plan.leaves_a_lane <= 2;
+         target.scales[1].data == nullptr;
 }
 
 }  // namespace halfbyte::simt

@@ -7,51 +7,84 @@
 
 namespace halfbyte::simt {
 
-// A row of 16 * leaves elements over `warps` warps, leaves_a_lane leaves a lane.
+// A row of 16 * leaves elements over `cluster` CTAs of `warps` warps, leaves_a_lane leaves a lane.
 struct TilePlan {
-  int leaves_a_lane = 0;  // 1, 2, 4; 0: no such plan, the general kernel takes these rows
-  int warps = 0;          // of a row, 1 to 16
-  int rows_a_cta = 0;     // more than 1 for rows of one warp alone
+  int leaves_a_lane = 0;   // 1, 2, 4; 0: no such plan, the general kernel takes these rows
+  int warps = 0;           // of a CTA and a row, 1 to 16
+  int rows_a_cta = 0;      // more than 1 for rows of one warp alone
+  int cluster = 1;         // CTAs of a row, a power of two
+  bool persistent = true;  // CTAs stay and take rows while there are any; else two rows each
+  bool plain = true;       // by the kernels for plain problems
 
   explicit operator bool() const { return leaves_a_lane != 0; }
   int threads() const { return warps * 32 * rows_a_cta; }
   bool operator==(const TilePlan&) const = default;
 };
 
-inline constexpr int kMostTileWarps = 16;
+inline constexpr int kMostTileWarps = 16, kMostCluster = 8;
 inline constexpr std::int64_t kMostTileColumns = 16 * 32 * 4 * kMostTileWarps;
+inline constexpr std::int64_t kMostClusterColumns = 16 * 32 * 2 * kMostTileWarps * kMostCluster;
 
-// What of an operator decides: one that is bound by instructions wants two leaves a lane, which
-// share the work of a row; one that is bound by memory, or has few rows, wants many warps.
 struct TileProblem {
   std::int64_t rows = 0;
   std::int64_t columns = 0;
   int multiprocessors = 0;
-  bool memory_bound = false;  // two or more reads of T an element
+  bool clusters = false;      // the device has them (sm_90 and later)
+  bool updates_rows = false;  // reads and writes rows of T: bound by memory, not by instructions
+  bool plain = true;          // y is quantized into one layout, and nothing else is wanted
+  bool four_leaves = true;    // there are kernels of four leaves a lane
 };
 
-inline TilePlan tile_plan(const TileProblem& problem) {
+// Measured on an H200 (docs/performance.md): two leaves a lane share the work of a row; few rows
+// want more warps, and more multiprocessors; what reads as much as it writes runs faster as short
+// CTAs, which drift apart, than as resident ones, which read and write all at the same time.
+inline TilePlan tile_layout(const TileProblem& problem) {
   constexpr int kRowsOfOneWarp = 4;
-  if (problem.columns % 16 != 0 || problem.columns < 16 || problem.columns > kMostTileColumns) {
-    return {};
-  }
+  const std::int64_t most = problem.clusters      ? kMostClusterColumns
+                            : problem.four_leaves ? kMostTileColumns
+                                                  : kMostTileColumns / 2;
+  if (problem.columns % 16 != 0 || problem.columns < 16 || problem.columns > most) return {};
   const auto leaves = static_cast<int>(problem.columns / 16);
   const auto warps = [&](int leaves_a_lane) {
     return (leaves + 32 * leaves_a_lane - 1) / (32 * leaves_a_lane);
   };
   if (leaves <= 32) return {1, 1, kRowsOfOneWarp};
-  const bool few_rows = problem.rows <= 2 * problem.multiprocessors;
-  if ((few_rows || problem.memory_bound) && warps(1) <= kMostTileWarps) return {1, warps(1), 1};
-  for (const int leaves_a_lane : {2, 4}) {
-    if (warps(leaves_a_lane) <= kMostTileWarps) return {leaves_a_lane, warps(leaves_a_lane), 1};
+  const bool few_rows = problem.rows <= 2 * std::int64_t{problem.multiprocessors};
+  if (problem.clusters && problem.plain && few_rows && leaves > 256) {
+    // CTAs of eight warps, each a power of two of leaves: a subtree of the canonical sum.
+    for (int cluster = kMostCluster; cluster >= 2; cluster /= 2) {
+      const bool fits = problem.rows * cluster <= problem.multiprocessors;
+      if (fits && leaves > (cluster - 1) * 128 && leaves <= cluster * 128)
+        return {1, 4, 1, cluster};
+      if (fits && leaves > (cluster - 1) * 256 && leaves <= cluster * 256)
+        return {1, 8, 1, cluster};
+    }
   }
-  return {};
+  if (problem.plain && few_rows && warps(1) <= kMostTileWarps) return {1, warps(1), 1};
+  if (warps(2) <= kMostTileWarps) {
+    const bool persistent = !problem.updates_rows || problem.rows < 16 * problem.multiprocessors;
+    return {2, warps(2), 1, 1, persistent};
+  }
+  if (problem.clusters) {
+    int cluster = 2;
+    while (cluster * 32 * 2 * kMostTileWarps < leaves) cluster *= 2;
+    return {2, kMostTileWarps, 1, cluster};
+  }
+  return {4, warps(4), 1};
+}
+
+inline TilePlan tile_plan(const TileProblem& problem) {
+  TilePlan plan = tile_layout(problem);
+  plan.plain = problem.plain && plan.rows_a_cta == 1;
+  return plan;
 }
 
 inline std::string to_string(const TilePlan& plan) {
   if (!plan) return "general kernel";
   return std::to_string(plan.rows_a_cta) + " rows a CTA, " + std::to_string(plan.warps) +
-         " warps a row, " + std::to_string(plan.leaves_a_lane) + " leaves a lane";
+         " warps, " + std::to_string(plan.leaves_a_lane) + " leaves a lane" +
+         (plan.cluster > 1 ? ", clusters of " + std::to_string(plan.cluster) : "") +
+         (plan.persistent ? "" : ", two rows a CTA");
 }
 
 }  // namespace halfbyte::simt

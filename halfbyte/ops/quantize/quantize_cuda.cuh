@@ -93,7 +93,7 @@ template <class T>
 base::Status launch_quantize(const Rows& x, const formats::RowTarget& target, int device,
                              const simt::LaunchOptions& options) {
   const int multiprocessors = simt::multiprocessors_of_device(device);
-  if (const simt::TilePlan plan = quantize_tile_plan(x, &target, multiprocessors)) {
+  if (const simt::TilePlan plan = quantize_tile_plan(x, &target, device)) {
     return launch_quantize_tiles<T>(x, target, plan, multiprocessors, options);
   }
   return simt::launch_rows<quantize_kernel<T>>("quantize_kernel", x.map.rows, x.columns, &target,
@@ -105,7 +105,7 @@ base::Status launch_amax(const Rows& x, bool per_row, float* amax, int device,
                          const simt::LaunchOptions& options) {
   if (!per_row) HALFBYTE_RETURN_IF_ERROR(simt::zero_amax(amax, options.stream));
   const int multiprocessors = simt::multiprocessors_of_device(device);
-  const simt::TilePlan plan = quantize_tile_plan(x, nullptr, multiprocessors);
+  const simt::TilePlan plan = quantize_tile_plan(x, nullptr, device);
   if (!per_row && plan) {
     using Source = QuantizeTileSource<T, false, formats::Format::kFp8, false>;
     return launch_quantize_tiles<Source>(x, nullptr, amax, plan, multiprocessors, options);

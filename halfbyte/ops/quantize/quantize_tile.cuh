@@ -31,13 +31,17 @@ struct QuantizeTileSource {
 };
 
 inline simt::TilePlan quantize_tile_plan(const Rows& x, const formats::RowTarget* target,
-                                         int multiprocessors) {
+                                         int device) {
   if (!simt::takes_tiles(x.data, x.map, base::dtype_bytes(x.dtype)) ||
       x.map.rows >= std::int64_t{1} << 31 || (target != nullptr && !simt::takes_tiles(*target))) {
     return {};
   }
   return simt::tile_plan(
-      {.rows = x.map.rows, .columns = x.columns, .multiprocessors = multiprocessors});
+      {.rows = x.map.rows,
+       .columns = x.columns,
+       .multiprocessors = simt::multiprocessors_of_device(device),
+       .clusters = simt::has_clusters(device),
+       .plain = target != nullptr && x.dtype != base::DType::kF32 && simt::is_plain(*target)});
 }
 
 template <class Source>
@@ -63,7 +67,7 @@ base::Status launch_quantize_tiles(const Rows& x, const formats::RowTarget& targ
   return simt::visit_format(target.format, [&](auto format) {
     constexpr formats::Format kFormat = decltype(format)::value;
     if constexpr (sizeof(T) == 2) {
-      if (simt::takes_plain(target, plan)) {
+      if (plan.plain) {
         return launch_quantize_tiles<QuantizeTileSource<T, true, kFormat, true>>(
             x, &target, nullptr, plan, multiprocessors, options);
       }

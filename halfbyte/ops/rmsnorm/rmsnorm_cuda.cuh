@@ -126,7 +126,7 @@ base::Status launch_rmsnorm(const NormKernelArgs& args, int device, bool constan
   HALFBYTE_RETURN_IF_ERROR(simt::zero_amax(problem.amax, options.stream));
   const formats::RowTarget* target = args.quantizes ? &args.target : nullptr;
   const int multiprocessors = simt::multiprocessors_of_device(device);
-  if (const simt::TilePlan plan = rmsnorm_tile_plan(problem, target, multiprocessors)) {
+  if (const simt::TilePlan plan = rmsnorm_tile_plan(problem, target, device)) {
     return problem.residual ? launch_rmsnorm_tiles<T, true>(problem, target, plan, multiprocessors,
                                                             constant_weights, options)
                             : launch_rmsnorm_tiles<T, false>(problem, target, plan, multiprocessors,

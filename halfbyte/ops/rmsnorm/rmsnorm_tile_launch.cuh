@@ -6,8 +6,15 @@
 
 namespace halfbyte::ops::cuda {
 
+// Whether the kernels for plain problems can do it.
+inline bool is_plain(const NormProblem& problem, const formats::RowTarget* target) {
+  return target != nullptr && simt::is_plain(*target) && problem.y.data == nullptr &&
+         problem.amax == nullptr && !problem.weight_bias && problem.x.dtype != base::DType::kF32 &&
+         problem.weight_dtype == problem.x.dtype && problem.rounding == Rounding::kFloat32;
+}
+
 inline simt::TilePlan rmsnorm_tile_plan(const NormProblem& problem,
-                                        const formats::RowTarget* target, int multiprocessors) {
+                                        const formats::RowTarget* target, int device) {
   const auto fits = [&](const Rows& rows) {
     return rows.data == nullptr ||
            simt::takes_tiles(rows.data, rows.map, base::dtype_bytes(rows.dtype));
@@ -20,8 +27,11 @@ inline simt::TilePlan rmsnorm_tile_plan(const NormProblem& problem,
   }
   return simt::tile_plan({.rows = problem.rows(),
                           .columns = problem.columns(),
-                          .multiprocessors = multiprocessors,
-                          .memory_bound = static_cast<bool>(problem.residual)});
+                          .multiprocessors = simt::multiprocessors_of_device(device),
+                          .clusters = simt::has_clusters(device),
+                          .updates_rows = static_cast<bool>(problem.residual),
+                          .plain = is_plain(problem, target),
+                          .four_leaves = false});
 }
 
 template <class Source>
@@ -60,9 +70,7 @@ base::Status launch_rmsnorm_tiles(const NormProblem& problem, const formats::Row
                                   const simt::TilePlan& plan, int multiprocessors,
                                   bool constant_weights, const simt::LaunchOptions& options) {
   if constexpr (sizeof(T) == 2) {
-    if (problem.y.data == nullptr && problem.amax == nullptr && !problem.weight_bias &&
-        problem.weight_dtype == problem.x.dtype && problem.rounding == Rounding::kFloat32 &&
-        simt::takes_plain(target, plan)) {
+    if (plan.plain) {
       return launch_rmsnorm_tiles<NormTileSource<T, kResidual, true, F, true>>(
           problem, &target, plan, multiprocessors, constant_weights, options);
     }

@@ -111,7 +111,7 @@ base::Status launch_silu_mul(const SiluMulKernelArgs& args, int device,
   HALFBYTE_RETURN_IF_ERROR(simt::zero_amax(problem.amax, options.stream));
   const formats::RowTarget* target = args.quantizes ? &args.target : nullptr;
   const int multiprocessors = simt::multiprocessors_of_device(device);
-  if (const simt::TilePlan plan = silu_mul_tile_plan(problem, target, multiprocessors)) {
+  if (const simt::TilePlan plan = silu_mul_tile_plan(problem, target, device)) {
     return launch_silu_mul_tiles_of<T>(problem, target, plan, multiprocessors, options);
   }
   return simt::launch_rows<silu_mul_kernel<T>>("silu_mul_kernel", problem.rows(), problem.columns,

@@ -65,15 +65,15 @@ struct SiluMulTileSource {
     float gate[simt::kLeaf], up[simt::kLeaf], y[simt::kLeaf];
     unpack(raw.first, gate);
     unpack(raw.second, up);
-    float most = leaf_amax(raw.first);
+    // Bits of magnitudes order as they do, NaN above: of the gates, or of gates and ups together.
+    std::uint32_t bits = numerics::float_bits(leaf_amax(raw.first));
     if (!kPlain && interleave != 0) {
       take_apart(gate, up);
-      most = fmaxf(most, leaf_amax(raw.second));  // of gates and ups: NaN too fails the test below
-      if (numerics::is_nan(leaf_amax(raw.first))) most = leaf_amax(raw.first);
+      bits = max(bits, numerics::float_bits(leaf_amax(raw.second)));
     }
+    const float most = numerics::bits_float(bits);
     const float alpha = kPlain ? 1.0f : rule.alpha;
-    // Asked of the bits: NaN is above.
-    const bool ordinary = numerics::abs_bits(most) <= numerics::float_bits(kOrdinaryExp) &&
+    const bool ordinary = bits <= numerics::float_bits(kOrdinaryExp) &&
                           (kPlain || numerics::abs_bits(numerics::mul_rn(most, alpha)) <=
                                          numerics::float_bits(kOrdinaryExp));
     if (__builtin_expect(!ordinary, 0)) {

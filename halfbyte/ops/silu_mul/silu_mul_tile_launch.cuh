@@ -6,8 +6,18 @@
 
 namespace halfbyte::ops::cuda {
 
+// Whether the kernels for plain problems can do it.
+inline bool is_plain(const SiluMulProblem& problem, const formats::RowTarget* target) {
+  const SiluMulRule& rule = problem.rule;
+  return target != nullptr && simt::is_plain(*target) && problem.y.data == nullptr &&
+         problem.amax == nullptr && problem.gate_up.dtype != base::DType::kF32 &&
+         problem.interleave == 0 && rule.alpha == 1.0f && rule.up_bias == 0.0f &&
+         rule.rounding == Rounding::kFloat32 &&
+         numerics::float_bits(rule.clamp) == numerics::kInfBits;
+}
+
 inline simt::TilePlan silu_mul_tile_plan(const SiluMulProblem& problem,
-                                         const formats::RowTarget* target, int multiprocessors) {
+                                         const formats::RowTarget* target, int device) {
   const std::int64_t bytes = base::dtype_bytes(problem.gate_up.dtype);
   if (!simt::takes_tiles(problem.gate_up.data, problem.gate_up.map, bytes) ||
       (problem.y && !simt::takes_tiles(problem.y.data, problem.y.map, bytes)) ||
@@ -15,8 +25,11 @@ inline simt::TilePlan silu_mul_tile_plan(const SiluMulProblem& problem,
       (target != nullptr && !simt::takes_tiles(*target))) {
     return {};
   }
-  return simt::tile_plan(
-      {.rows = problem.rows(), .columns = problem.columns, .multiprocessors = multiprocessors});
+  return simt::tile_plan({.rows = problem.rows(),
+                          .columns = problem.columns,
+                          .multiprocessors = simt::multiprocessors_of_device(device),
+                          .clusters = simt::has_clusters(device),
+                          .plain = is_plain(problem, target)});
 }
 
 template <class Source>
@@ -56,11 +69,7 @@ base::Status launch_silu_mul_tiles_of(const SiluMulProblem& problem,
   return simt::visit_format(target->format, [&](auto format) {
     constexpr Format kFormat = decltype(format)::value;
     if constexpr (sizeof(T) == 2) {
-      const SiluMulRule& rule = problem.rule;
-      if (problem.y.data == nullptr && problem.amax == nullptr && problem.interleave == 0 &&
-          rule.alpha == 1.0f && rule.up_bias == 0.0f && rule.rounding == Rounding::kFloat32 &&
-          numerics::float_bits(rule.clamp) == numerics::kInfBits &&
-          simt::takes_plain(*target, plan)) {
+      if (plan.plain) {
         return launch_silu_mul_tiles<SiluMulTileSource<T, true, kFormat, true>>(
             problem, target, plan, multiprocessors, options);
       }
