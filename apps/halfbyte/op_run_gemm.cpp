@@ -126,7 +126,7 @@ Status run_gemm(OpCall& call) {
     call.execution().workspace = workspace->view().data;
     call.execution().workspace_bytes = workspace->size_bytes();
   }
-  const Status status = ops::gemm(args, call.execution());
+  Status status = ops::gemm(args, call.execution());
   // Its memory ends here.
   call.execution().workspace = nullptr;
   call.execution().workspace_bytes = 0;

@@ -40,8 +40,10 @@ constexpr Implementation kImplementations[] = {
 void run_on_cpu(const GemmProblem& problem, CpuLevel level, int num_threads) {
   for (const Implementation& implementation : kImplementations) {
     if (implementation.level != level || implementation.kernel == nullptr) continue;
-    const GemmInputBuffer buffer(problem, num_threads);
-    implementation.kernel(problem, buffer.input(), num_threads);
+    GemmInputBuffer buffer(problem);
+    for (std::int64_t row = 0; row < problem.m; row += buffer.rows_at_once()) {
+      implementation.kernel(problem, buffer.unpack(row, num_threads), num_threads);
+    }
     return;
   }
   reference::gemm(problem);

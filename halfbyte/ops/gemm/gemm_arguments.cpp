@@ -1,5 +1,6 @@
 #include "halfbyte/ops/gemm/gemm_arguments.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -30,6 +31,20 @@ Status check_fp4_columns(const char* argument, Format format, std::int64_t colum
                           std::to_string(columns));
 }
 
+Status check_fp4_rows(const char* argument, std::int64_t rows, std::int64_t columns,
+                      std::int64_t matrices) {
+  // Codes, scales and any padding of them take less than a byte an element of this.
+  constexpr std::int64_t kPadding = 256;
+  std::int64_t height = 0, width = 0, bytes = 0;
+  const bool fits = rows >= 0 && !__builtin_add_overflow(rows, kPadding, &height) &&
+                    !__builtin_add_overflow(columns, kPadding, &width) &&
+                    !__builtin_mul_overflow(height, width, &bytes) &&
+                    !__builtin_mul_overflow(bytes, matrices, &bytes);
+  if (fits) return {};
+  return invalid_argument(argument, "0 or more, and fewer than 2^63 bytes of weights",
+                          std::to_string(rows));
+}
+
 Result<Rows> resolve_fp4_codes(const char* argument, const TensorView& codes, std::int64_t rows,
                                std::int64_t columns, Device device) {
   Result<Rows> resolved = resolve_rows(argument, codes);
@@ -55,9 +70,10 @@ Status check_prepared(const char* argument, const TensorView& prepared, std::int
 
 namespace {
 
-// Memory that a query may lack; nothing is read from it.
+// An address for memory that a query lacks; nothing is read from it.
 TensorView with_memory(TensorView view) {
-  if (view && view.data == nullptr) view.data = reinterpret_cast<void*>(std::uintptr_t{4096});
+  alignas(kPreparedAlignment) static std::byte nowhere[kPreparedAlignment];
+  if (view && view.data == nullptr) view.data = nowhere;
   return view;
 }
 
@@ -92,11 +108,12 @@ class Resolver {
   Status shape() {
     const GemmWeights& b = args_.b;
     HALFBYTE_RETURN_IF_ERROR(check_fp4_format("b.format", b.format));
-    if (b.rows < 0) return invalid_argument("b.rows", "0 or more", std::to_string(b.rows));
     HALFBYTE_RETURN_IF_ERROR(check_fp4_columns("b.columns", b.format, b.columns));
     if (args_.groups.count < 0) {
       return invalid_argument("groups.count", "0 or more", std::to_string(args_.groups.count));
     }
+    HALFBYTE_RETURN_IF_ERROR(
+        check_fp4_rows("b.rows", b.rows, b.columns, std::max<std::int64_t>(args_.groups.count, 1)));
     const int method = static_cast<int>(args_.method);
     if (method < 0 || method > static_cast<int>(GemmMethod::kBlockScaled)) {
       return invalid_argument("method",

@@ -20,6 +20,10 @@ base::Result<Rows> resolve_fp4_codes(const char* argument, const TensorView& cod
 // A format and a K that products are defined for.
 base::Status check_fp4_format(const char* argument, Format format);
 base::Status check_fp4_columns(const char* argument, Format format, std::int64_t columns);
+// Rows that exist, and of which `matrices` matrices have a size in bytes; columns have been
+// checked.
+base::Status check_fp4_rows(const char* argument, std::int64_t rows, std::int64_t columns,
+                            std::int64_t matrices);
 // u8, `bytes`, contiguous, kPreparedAlignment.
 base::Status check_prepared(const char* argument, const TensorView& prepared, std::int64_t bytes,
                             base::Device device);

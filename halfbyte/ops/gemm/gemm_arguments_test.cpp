@@ -126,6 +126,11 @@ TEST(GemmArguments, Weights) {
   refused("b.format", [](Call& c) { c.args.b.format = static_cast<Format>(9); });
   refused("b.form", [](Call& c) { c.args.b.form = static_cast<WeightForm>(2); });
   refused("b.rows", [](Call& c) { c.args.b.rows = -1; });
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  refused("b.rows", [](Call& c) { c.args.b.rows = kMost; });
+  refused("b.rows", [](Call& c) { c.args.b.rows = kMost / 64; });
+  refused("b.rows", [](Call& c) { c.args.groups.count = kMost; });
+  refused("b.rows", [](Call& c) { c.args.b.columns = kMost / 16 * 16; });
   for (const std::int64_t columns : {0, -16, 8, 65}) {
     refused("b.columns", [=](Call& c) { c.args.b.columns = columns; });
   }
@@ -356,6 +361,7 @@ TEST(GemmArguments, PrepareWeights) {
   prepare_refused("format", [](PrepareCall& c) { c.args.plain.format = Format::kFp8; });
   prepare_refused("layout", [](PrepareCall& c) { c.args.plain.layout = ScaleLayout{7}; });
   prepare_refused("rows", [](PrepareCall& c) { c.args.plain.rows = -1; });
+  prepare_refused("rows", [](PrepareCall& c) { c.args.plain.rows = std::int64_t{1} << 58; });
   prepare_refused("columns", [](PrepareCall& c) { c.args.plain.columns = 24; });
   prepare_refused("codes", [](PrepareCall& c) { c.args.plain.codes = {}; });
   prepare_refused("codes", [](PrepareCall& c) { c.args.plain.codes.shape[0] = 1; });

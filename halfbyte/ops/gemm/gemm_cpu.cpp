@@ -65,6 +65,7 @@ HWY_INLINE void multiply_codes(const Work& work, const Words& words, std::int64_
   const GemmInput& input = work.input;
   const std::int64_t k = work.problem.k, all_blocks = work.problem.blocks();
   const std::int64_t first_block = slice * slice_blocks(kFormat);
+  const std::int64_t at_row = row - input.first_row;
   const Word table =
       hn::BitCast(Du(), hn::LoadDup128(hn::Repartition<std::int8_t, Du>(), kTable.values));
   const Word mask = hn::Set(Du(), 0x0F0F0F0Fu);
@@ -76,8 +77,8 @@ HWY_INLINE void multiply_codes(const Work& work, const Words& words, std::int64_
       words.load(static_cast<int>(b) * kBlock / 8, lanes, word);
       // One block of 32 columns, or two of 16.
       for (int first = 0; first < 4 && b < blocks; first += kBlock / 8, ++b) {
-        const std::int8_t* a = input.codes + row * k + slice * kSliceColumns + b * kBlock;
-        const std::int64_t at = row * all_blocks + first_block + b;
+        const std::int8_t* a = input.codes + at_row * k + slice * kSliceColumns + b * kBlock;
+        const std::int64_t at = at_row * all_blocks + first_block + b;
         Dot dots[kRows];
         for (int m = 0; m < kRows; ++m) dots[m].start(input.corrections[at + m * all_blocks]);
         for (int i = 0; i < kBlock / 8; ++i) {
@@ -100,7 +101,7 @@ HWY_INLINE void multiply_codes(const Work& work, const Words& words, std::int64_
             const Vf a_scale = hn::Set(Df(), input.scales[at + m * all_blocks]);
             acc[m] = hn::MulAdd(dot, hn::Mul(scale, a_scale), acc[m]);
           } else {
-            const float* a_scales = input.scales + at + (row + 2 * m) * all_blocks;
+            const float* a_scales = input.scales + at + (at_row + 2 * m) * all_blocks;
             const Vf rest = hn::LoadU(Df(), work.stage.scales[1][b] + lanes);
             const Vf first_factor = hn::Mul(scale, hn::Set(Df(), a_scales[0]));
             const Vf second_factor = hn::Mul(rest, hn::Set(Df(), a_scales[all_blocks]));
@@ -126,7 +127,8 @@ HWY_INLINE void multiply_values(const Work& work, const Words& words, std::int64
       Word word[4];
       words.load(static_cast<int>(b) * kBlock / 8, lanes, word);
       for (int first = 0; first < 4 && b < blocks; first += kBlock / 8, ++b) {
-        const float* x = work.input.values + row * k + slice * kSliceColumns + b * kBlock;
+        const float* x = work.input.values + (row - work.input.first_row) * k +
+                         slice * kSliceColumns + b * kBlock;
         Vf even[kRows], odd[kRows];
         HWY_UNROLL(32)
         for (int i = 0; i < kBlock; ++i) {
@@ -251,9 +253,17 @@ struct Context {
   std::int64_t panels, tree_elements;
 };
 
-HWY_INLINE std::int64_t rows_of_group(const GemmProblem& problem, std::int64_t group) {
-  return problem.groups == 0 ? problem.m
-                             : problem.row_offsets[group + 1] - problem.row_offsets[group];
+// The rows of a group that the input has.
+struct Range {
+  std::int64_t begin, end;
+};
+HWY_INLINE Range rows_of_group(const Context& context, std::int64_t group) {
+  const GemmProblem& problem = context.problem;
+  const std::int64_t first = context.input.first_row, last = first + context.input.rows;
+  if (problem.groups == 0) return {first, last};
+  const std::int64_t begin = problem.row_offsets[group], end = problem.row_offsets[group + 1];
+  const std::int64_t from = begin > first ? begin : first, to = end < last ? end : last;
+  return {from, to > from ? to : from};
 }
 
 // One panel of one group: the scratch holds a stage, then the trees of a chunk.
@@ -261,8 +271,7 @@ void run_unit(const Context& context, std::int64_t group, std::int64_t panel_ind
               simd::Scratch scratch) {
   const GemmProblem& problem = context.problem;
   const Panel panel(problem, group, panel_index);
-  const std::int64_t begin = problem.groups == 0 ? 0 : problem.row_offsets[group];
-  const std::int64_t end = begin + rows_of_group(problem, group);
+  const auto [begin, end] = rows_of_group(context, group);
   auto* stage = reinterpret_cast<Stage*>(scratch.data);
   auto* trees = reinterpret_cast<float*>(scratch.data + sizeof(Stage));
   for (std::int64_t first = begin; first < end; first += kChunkRows) {
@@ -288,7 +297,8 @@ void run_units(const void* data, std::int64_t begin, std::int64_t end, simd::Scr
   const std::int64_t groups = context.problem.groups == 0 ? 1 : context.problem.groups;
   std::int64_t first = 0;  // unit of the group
   for (std::int64_t group = 0; group < groups && first < end; ++group) {
-    if (rows_of_group(context.problem, group) == 0) continue;
+    const Range rows = rows_of_group(context, group);
+    if (rows.begin == rows.end) continue;
     for (std::int64_t panel = 0; panel < context.panels; ++panel) {
       if (first + panel >= begin && first + panel < end) run_unit(context, group, panel, scratch);
     }
@@ -296,10 +306,13 @@ void run_units(const void* data, std::int64_t begin, std::int64_t end, simd::Scr
   }
 }
 
-// Rows of no group, which are those before the first and after the last.
-void clear_rows(const GemmProblem& problem, std::int64_t begin, std::int64_t end) {
+// Rows [begin, end) that the input has become +0.
+void clear_rows(const GemmProblem& problem, const GemmInput& input, std::int64_t begin,
+                std::int64_t end) {
   const std::int64_t bytes = base::dtype_bytes(problem.c_dtype);
-  for (std::int64_t row = begin; row < end; ++row) {
+  const std::int64_t last = input.first_row + input.rows;
+  for (std::int64_t row = begin > input.first_row ? begin : input.first_row;
+       row < (end < last ? end : last); ++row) {
     std::memset(static_cast<std::byte*>(problem.c) + problem.c_rows.offset(row) * bytes, 0,
                 static_cast<std::size_t>(problem.n * bytes));
   }
@@ -312,23 +325,21 @@ void gemm(const GemmProblem& problem, const GemmInput& input, int num_threads) {
   const Context context{problem, input, panel_product(problem),
                         (problem.n + kPanelRows - 1) / kPanelRows,
                         tree_levels(slices) * kPanelRows};
-  std::int64_t active = 0, rows = problem.m;
-  if (problem.groups > 0) {
-    clear_rows(problem, 0, problem.row_offsets[0]);
-    clear_rows(problem, problem.row_offsets[problem.groups], problem.m);
-    rows = 0;
-    for (std::int64_t group = 0; group < problem.groups; ++group) {
-      const std::int64_t of_group = rows_of_group(problem, group);
-      active += of_group > 0 ? 1 : 0;
-      rows = of_group > rows ? of_group : rows;
-    }
-  } else {
-    active = 1;
+  if (problem.groups > 0) {  // rows of no group are those before the first and after the last
+    clear_rows(problem, input, 0, problem.row_offsets[0]);
+    clear_rows(problem, input, problem.row_offsets[problem.groups], problem.m);
   }
-  const std::int64_t chunk = rows < kChunkRows ? rows : kChunkRows;
+  std::int64_t active = 0, most = 0;
+  for (std::int64_t group = 0; group < (problem.groups == 0 ? 1 : problem.groups); ++group) {
+    const Range range = rows_of_group(context, group);
+    const std::int64_t rows = range.end - range.begin;
+    active += rows > 0 ? 1 : 0;
+    most = rows > most ? rows : most;
+  }
+  const std::int64_t chunk = most < kChunkRows ? most : kChunkRows;
   const auto scratch = static_cast<std::size_t>(sizeof(Stage)) +
                        static_cast<std::size_t>(chunk * context.tree_elements) * sizeof(float);
-  simd::parallel_rows(active * context.panels, kPanelRows * problem.k * (rows < 1 ? 1 : rows),
+  simd::parallel_rows(active * context.panels, kPanelRows * problem.k * (most < 1 ? 1 : most),
                       num_threads, scratch, run_units, &context);
 }
 

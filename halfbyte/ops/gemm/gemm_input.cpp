@@ -1,5 +1,6 @@
 #include "halfbyte/ops/gemm/gemm_input.h"
 
+#include <algorithm>
 #include <array>
 
 #include "halfbyte/formats/scale_layout.h"
@@ -19,17 +20,19 @@ constexpr auto kDoubled = [] {
 
 struct Target {
   const GemmProblem& problem;
+  std::int64_t first_row;
   std::int8_t* codes;
   std::int32_t* corrections;
   float* floats;
 };
 
-void unpack_row(const Target& target, std::int64_t row) {
+// `at` is the row's number among those of the target.
+void unpack_row(const Target& target, std::int64_t row, std::int64_t at) {
   const GemmProblem& problem = target.problem;
   const std::int64_t blocks = problem.blocks();
   const int block_bytes = problem.block() / 2;
   const std::uint8_t* from = problem.a_codes + problem.a_rows.offset(row);
-  std::int8_t* to = target.codes + row * problem.k;
+  std::int8_t* to = target.codes + at * problem.k;
   for (std::int64_t b = 0; b < blocks; ++b) {
     int sum = 0;
     for (int i = 0; i < block_bytes; i += 4, from += 4, to += 8) {
@@ -39,11 +42,11 @@ void unpack_row(const Target& target, std::int64_t row) {
         sum += to[j] + to[j + 4];
       }
     }
-    target.corrections[row * blocks + b] = -kWeightOffset * sum;
+    target.corrections[at * blocks + b] = -kWeightOffset * sum;
   }
 }
 
-void unpack_scales(const Target& target, std::int64_t row) {
+void unpack_scales(const Target& target, std::int64_t row, std::int64_t at) {
   const GemmProblem& problem = target.problem;
   const std::int64_t group = problem.group_of_row(row), blocks = problem.blocks();
   const std::int64_t scale_row = group < 0 ? -1 : problem.a_scale_row(row, group);
@@ -52,10 +55,10 @@ void unpack_scales(const Target& target, std::int64_t row) {
     const std::uint8_t scale =
         problem.a_scales[formats::scale_offset(problem.a_layout, scale_row, b, blocks)];
     if (problem.format == Format::kNvfp4) {
-      target.floats[row * blocks + b] = 0.25f * formats::e4m3_to_float(scale);
+      target.floats[at * blocks + b] = 0.25f * formats::e4m3_to_float(scale);
       continue;
     }
-    float* pair = target.floats + 2 * row * blocks + b;
+    float* pair = target.floats + 2 * at * blocks + b;
     const int e = scale - 127, half = e >> 1;
     const float nan = formats::e8m0_to_float(formats::kE8m0Nan);
     pair[0] = scale == formats::kE8m0Nan ? nan : 0.25f * numerics::power_of_two(half);
@@ -66,15 +69,16 @@ void unpack_scales(const Target& target, std::int64_t row) {
 void unpack_rows(const void* context, std::int64_t begin, std::int64_t end, simd::Scratch) {
   const Target& target = *static_cast<const Target*>(context);
   const GemmProblem& problem = target.problem;
-  for (std::int64_t row = begin; row < end; ++row) {
+  for (std::int64_t at = begin; at < end; ++at) {
+    const std::int64_t row = target.first_row + at;
     if (problem.quantized) {
-      unpack_row(target, row);
-      unpack_scales(target, row);
+      unpack_row(target, row, at);
+      unpack_scales(target, row, at);
       continue;
     }
     numerics::visit_float(problem.x_dtype, [&]<class T>(T) {
       const T* from = static_cast<const T*>(problem.x) + problem.x_rows.offset(row);
-      float* to = target.floats + row * problem.k;
+      float* to = target.floats + at * problem.k;
       for (std::int64_t k = 0; k < problem.k; ++k) to[k] = numerics::to_float(from[k]);
     });
   }
@@ -90,9 +94,12 @@ bool has_vnni() {
 
 }  // namespace
 
-GemmInputBuffer::GemmInputBuffer(const GemmProblem& problem, int num_threads) {
-  const auto elements = static_cast<std::size_t>(problem.m * problem.k);
-  const auto blocks = static_cast<std::size_t>(problem.m * problem.blocks());
+GemmInputBuffer::GemmInputBuffer(const GemmProblem& problem) : problem_(problem) {
+  constexpr std::int64_t kBytes = 8 << 20, kLeastRows = 64;
+  const std::int64_t row_bytes = problem.quantized ? 2 * problem.k : 4 * problem.k;
+  rows_at_once_ = std::min(problem.m, std::max(kLeastRows, kBytes / row_bytes));
+  const auto elements = static_cast<std::size_t>(rows_at_once_ * problem.k);
+  const auto blocks = static_cast<std::size_t>(rows_at_once_ * problem.blocks());
   if (problem.quantized) {
     codes_.resize(elements);
     corrections_.resize(blocks);
@@ -105,8 +112,14 @@ GemmInputBuffer::GemmInputBuffer(const GemmProblem& problem, int num_threads) {
     input_.values = floats_.data();
   }
   input_.vnni = has_vnni();
-  const Target target{problem, codes_.data(), corrections_.data(), floats_.data()};
-  simd::parallel_rows(problem.m, problem.k, num_threads, 0, unpack_rows, &target);
+}
+
+const GemmInput& GemmInputBuffer::unpack(std::int64_t first_row, int num_threads) {
+  input_.first_row = first_row;
+  input_.rows = std::min(rows_at_once_, problem_.m - first_row);
+  const Target target{problem_, first_row, codes_.data(), corrections_.data(), floats_.data()};
+  simd::parallel_rows(input_.rows, problem_.k, num_threads, 0, unpack_rows, &target);
+  return input_;
 }
 
 }  // namespace halfbyte::ops

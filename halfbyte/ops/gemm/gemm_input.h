@@ -1,4 +1,5 @@
-// A as the SIMD kernels take it: unpacked once a call, shared by all threads. Internal.
+// A as the SIMD kernels take it: unpacked once a call, some rows at a time, for all threads.
+// Internal.
 #pragma once
 
 #include <cstdint>
@@ -12,25 +13,33 @@ namespace halfbyte::ops {
 // What the integer dot products add to a weight to make it unsigned: 2 * e2m1 + 12 is 0 to 24.
 inline constexpr int kWeightOffset = 12;
 
-// Row m of A. Quantized: 2 * e2m1 as int8, of eight columns the even ones and then the odd ones (as
-// the nibbles of a word of weights come apart); a block's correction is -12 times its sum. Else
-// fp32 values in order.
+// Rows first_row on of A, the first of them first. Quantized: 2 * e2m1 as int8, of eight columns
+// the even ones and then the odd ones (as the nibbles of a word of weights come apart); a block's
+// correction is -12 times its sum. Else fp32 values in order.
 struct GemmInput {
-  const std::int8_t* codes = nullptr;         // m * k
-  const std::int32_t* corrections = nullptr;  // m * blocks
-  // NVFP4: S / 4, m * blocks. MXFP4: 2^e / 4 in two factors of about half the exponent, first those
-  // of floor(e / 2), then those of the rest: m * 2 * blocks.
+  std::int64_t first_row = 0, rows = 0;
+  const std::int8_t* codes = nullptr;         // rows * k
+  const std::int32_t* corrections = nullptr;  // rows * blocks
+  // NVFP4: S / 4, rows * blocks. MXFP4: 2^e / 4 in two factors of about half the exponent, first
+  // those of floor(e / 2), then those of the rest: rows * 2 * blocks.
   const float* scales = nullptr;
-  const float* values = nullptr;  // m * k
+  const float* values = nullptr;  // rows * k
   bool vnni = false;              // the processor has AVX-512 VNNI
 };
 
 class GemmInputBuffer {
  public:
-  GemmInputBuffer(const GemmProblem& problem, int num_threads);
-  const GemmInput& input() const { return input_; }
+  // The rows that are unpacked at a time: what a cache holds of them, and enough to share the work
+  // on the weights.
+  explicit GemmInputBuffer(const GemmProblem& problem);
+  std::int64_t rows_at_once() const { return rows_at_once_; }
+
+  // Rows from `first_row` on, at most rows_at_once(). Valid until the next call.
+  const GemmInput& unpack(std::int64_t first_row, int num_threads);
 
  private:
+  const GemmProblem& problem_;
+  std::int64_t rows_at_once_;
   GemmInput input_;
   std::vector<std::int8_t> codes_;
   std::vector<std::int32_t> corrections_;

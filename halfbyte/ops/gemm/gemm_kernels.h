@@ -93,7 +93,8 @@ struct PrepareProblem {
   std::uint8_t* prepared = nullptr;
 };
 
-struct GemmInput;  // gemm_input.h
+// The rows that are in `input` (gemm_input.h).
+struct GemmInput;
 using GemmKernel = void (*)(const GemmProblem& problem, const GemmInput& input, int num_threads);
 
 namespace reference {

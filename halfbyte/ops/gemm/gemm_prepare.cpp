@@ -95,8 +95,8 @@ namespace {
 Status run(const PrepareWeightsArgs& args, const Execution& execution, bool forward) {
   const PackedTensor& plain = args.plain;
   HALFBYTE_RETURN_IF_ERROR(check_fp4_format("format", plain.format));
-  if (plain.rows < 0) return invalid_argument("rows", "0 or more", std::to_string(plain.rows));
   HALFBYTE_RETURN_IF_ERROR(check_fp4_columns("columns", plain.format, plain.columns));
+  HALFBYTE_RETURN_IF_ERROR(check_fp4_rows("rows", plain.rows, plain.columns, 1));
   HALFBYTE_RETURN_IF_ERROR(check_layout("layout", plain.layout));
   if (!args.prepared) return invalid_argument("prepared", "a tensor", "none");
   const Device device = args.prepared.device;

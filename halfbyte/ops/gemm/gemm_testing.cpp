@@ -235,9 +235,12 @@ void add_prepared(const GemmWeights& plain, const GemmShape& shape, TensorSet& s
 }
 
 GemmCase random_gemm(Random& random, const GemmChoices& choices) {
+  return random_gemm(random, choices, random_gemm_shape(random, choices.grouped));
+}
+
+GemmCase random_gemm(Random& random, const GemmChoices& choices, const GemmShape& shape) {
   GemmCase test;
-  test.shape = random_gemm_shape(random, choices.grouped);
-  const GemmShape& shape = test.shape;
+  test.shape = shape;
   test.args.method = choices.method;
   test.args.groups.count = shape.groups;
   add_input(random, choices, test);

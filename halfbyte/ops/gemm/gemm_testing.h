@@ -31,6 +31,7 @@ struct GemmCase {
 };
 
 GemmCase random_gemm(Random& random, const GemmChoices& choices);
+GemmCase random_gemm(Random& random, const GemmChoices& choices, const GemmShape& shape);
 // The arguments with the tensors of `set`, a clone of the case's.
 GemmArgs gemm_args(const GemmCase& test, const TensorSet& set);
 
