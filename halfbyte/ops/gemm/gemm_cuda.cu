@@ -1,0 +1,47 @@
+// From a problem to its kernel.
+#include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
+#include "halfbyte/simt/launch.cuh"
+
+namespace halfbyte::ops::cuda {
+namespace {
+
+base::Result<GemmDevice> properties(base::Device device) {
+  GemmDevice found;
+  int major = 0, minor = 0;
+  const auto ask = [&](int* to, cudaDeviceAttr attribute) {
+    return simt::cuda_status("gemm", cudaDeviceGetAttribute(to, attribute, device.index));
+  };
+  HALFBYTE_RETURN_IF_ERROR(ask(&major, cudaDevAttrComputeCapabilityMajor));
+  HALFBYTE_RETURN_IF_ERROR(ask(&minor, cudaDevAttrComputeCapabilityMinor));
+  HALFBYTE_RETURN_IF_ERROR(ask(&found.multiprocessors, cudaDevAttrMultiProcessorCount));
+  HALFBYTE_RETURN_IF_ERROR(ask(&found.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin));
+  found.compute_capability = major * 10 + minor;
+  return found;
+}
+
+base::Result<GemmPlan> plan_for(const GemmProblem& problem, base::Device device) {
+  const base::Result<GemmDevice> found = properties(device);
+  if (!found.ok()) return found.status();
+  return gemm_plan(problem, found.value());
+}
+
+}  // namespace
+
+base::Result<std::size_t> gemm_workspace_bytes(const GemmProblem& problem, base::Device device) {
+  const base::Result<GemmPlan> plan = plan_for(problem, device);
+  if (!plan.ok()) return plan.status();
+  return std::size_t{0};
+}
+
+base::Status gemm(const GemmProblem& problem, base::Device device, void* stream,
+                  void* /*workspace*/, std::size_t /*workspace_bytes*/) {
+  const simt::DeviceScope scope(device);
+  HALFBYTE_RETURN_IF_ERROR(scope.status());
+  const base::Result<GemmPlan> plan = plan_for(problem, device);
+  if (!plan.ok()) return plan.status();
+  return plan.value().kind == GemmKernelKind::kDecode
+             ? launch_decode(problem, plan.value().decode, stream)
+             : launch_any(problem, stream);
+}
+
+}  // namespace halfbyte::ops::cuda

@@ -1,0 +1,16 @@
+// The CUDA kernels of this room, as gemm_cuda.cu chooses among them.
+#pragma once
+
+#include "halfbyte/base/status.h"
+#include "halfbyte/ops/gemm/gemm_kernels.h"
+#include "halfbyte/ops/gemm/gemm_plan.h"
+
+namespace halfbyte::ops::cuda {
+
+// Every problem, in the order of the contract, a warp an element of C: correct, not fast.
+base::Status launch_any(const GemmProblem& problem, void* stream);
+
+// What plan_decode accepted, `plan` its answer.
+base::Status launch_decode(const GemmProblem& problem, const DecodePlan& plan, void* stream);
+
+}  // namespace halfbyte::ops::cuda

@@ -1,0 +1,139 @@
+#include "halfbyte/ops/gemm/gemm_plan.h"
+
+#include <algorithm>
+
+#include "halfbyte/ops/gemm/gemm_decode_layout.h"
+
+namespace halfbyte::ops {
+
+using base::Result;
+
+namespace {
+
+constexpr int round_up(int value, int multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+int ceil_div(std::int64_t value, std::int64_t by) {
+  return static_cast<int>((value + by - 1) / by);
+}
+
+// nullptr: the decode kernel takes the problem.
+const char* no_decode(const GemmProblem& problem, const GemmDevice& device) {
+  if (!problem.quantized) return "A is not quantized";
+  if (problem.format != Format::kNvfp4) return "the format is not NVFP4";
+  if (problem.form != WeightForm::kPrepared) return "the weights are not prepared";
+  if (problem.groups != 0) return "rows are in groups";
+  if (device.compute_capability < 90) return "the device has no bulk copies (sm_90)";
+  if (problem.a_rows.inner_rows != problem.a_rows.rows)
+    return "the rows of A are not evenly spaced";
+  constexpr std::int64_t kMost = std::int64_t{1} << 20;
+  if (problem.k == 0 || problem.k > kMost || problem.n > kMost) return "N or K is out of range";
+  return nullptr;
+}
+
+const char* method_name(GemmMethod method) {
+  switch (method) {
+    case GemmMethod::kTensorCore:
+      return "tensor_core";
+    case GemmMethod::kDequantize:
+      return "dequantize";
+    case GemmMethod::kFp8:
+      return "fp8";
+    case GemmMethod::kBlockScaled:
+      return "block_scaled";
+    default:
+      return "exact";
+  }
+}
+
+}  // namespace
+
+DecodePlan plan_decode(const DecodeShape& shape, std::int64_t n, std::int64_t k,
+                       const GemmDevice& device) {
+  DecodePlan plan;
+  plan.shape = shape;
+  plan.tiles = ceil_div(n, kTileRows);
+  plan.slices = ceil_div(k, kSliceColumns);
+  const int teams = kDecodeWarps / shape.warps_k;
+  plan.rounds = ceil_div(plan.slices, shape.warps_k * shape.slices());
+  while ((1 << plan.levels) < plan.rounds) ++plan.levels;
+  plan.blocks = std::min(plan.tiles, device.multiprocessors);
+  const int team_tiles = ceil_div(ceil_div(plan.tiles, plan.blocks), teams);
+  const int pend_bytes = teams * plan.levels * decode_pend_floats(shape) * 4;  // a tile
+  plan.group_tiles = team_tiles;
+  if (pend_bytes != 0) {
+    plan.group_tiles = std::clamp(device.shared_bytes / 6 / pend_bytes, 1, team_tiles);
+  }
+  constexpr int kAlign = 128;
+  plan.part_offset = round_up(kDecodeBarrierBytes + kDecodeMaxTokens * kDecodeRowBytes, kAlign);
+  plan.pend_offset =
+      plan.part_offset + decode_slots(shape) * kDecodeWarps * decode_part_floats(shape) * 4;
+  plan.raw_offset = round_up(plan.pend_offset + plan.group_tiles * pend_bytes, kAlign);
+  plan.ring_offset = round_up(plan.raw_offset + kDecodeWarps * decode_raw_bytes(shape), kAlign);
+  const int stage_bytes = kDecodeWarps * shape.slices() * unit_bytes(Format::kNvfp4);
+  const int fit = std::max(0, device.shared_bytes - plan.ring_offset) / stage_bytes;
+  // Few bytes in flight saturate memory; what is asked for later waits behind all of them.
+  const int enough = shape.slices() >= 4 ? 2 : shape.slices() == 2 ? 3 : 4;
+  plan.stages = std::min({fit, enough, kDecodeMaxStages, team_tiles * plan.rounds});
+  plan.shared_bytes = plan.ring_offset + plan.stages * stage_bytes;
+  return plan;
+}
+
+// Measured on an H200 (docs/performance.md): few slices of K want few warps along it, unless there
+// are few tiles as well; many rows want few slices a warp, whose activations stay in registers.
+DecodeShape choose_decode_shape(int rows, std::int64_t n, std::int64_t k,
+                                const GemmDevice& device) {
+  const bool short_k = k <= 4096;
+  const bool many_tiles = n >= std::int64_t{6} * kTileRows * device.multiprocessors;
+  if (rows == 1) {
+    if (short_k) return many_tiles ? DecodeShape{1, true, 4, 1, 8} : DecodeShape{1, true, 2, 1, 16};
+    return {1, true, 4, 1, 16};
+  }
+  if (rows == 2) return {1, false, 4, 1, short_k ? 8 : 16};
+  if (rows <= 4) return {1, false, 2, short_k ? 1 : 2, 16};
+  if (rows <= 8) return {1, false, 1, 2, 16};
+  if (rows <= 16) return {2, false, 1, 2, 16};
+  return {4, false, 1, 1, 16};
+}
+
+Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device) {
+  if (problem.method != GemmMethod::kAuto && problem.method != GemmMethod::kExact) {
+    return base::unsupported(std::string("method: ") + method_name(problem.method) +
+                             " is not in this build; auto and exact are");
+  }
+  GemmPlan plan;
+  const char* no = no_decode(problem, device);
+  if (no == nullptr && problem.m > 0 && problem.n > 0) {
+    const int rows = static_cast<int>(std::min<std::int64_t>(problem.m, kDecodeMaxTokens));
+    plan.decode = plan_decode(choose_decode_shape(rows, problem.n, problem.k, device), problem.n,
+                              problem.k, device);
+    if (plan.decode.stages == 0) no = "shared memory is too small";
+  }
+  if (no != nullptr) {
+    plan.why = std::string("a warp an element, in the order of the contract, for ") + no;
+    return plan;
+  }
+  plan.kind = GemmKernelKind::kDecode;
+  plan.launches = ceil_div(problem.m, kDecodeMaxTokens);
+  plan.why = "prepared NVFP4 weights, exact blocks on fp16 tensor cores";
+  if (plan.launches > 1) {
+    plan.why +=
+        "; " + std::to_string(kDecodeMaxTokens) + " rows of A a launch, each reads all weights";
+  }
+  return plan;
+}
+
+std::string to_string(const GemmPlan& plan) {
+  if (plan.kind == GemmKernelKind::kAny) return "any: " + plan.why;
+  const DecodePlan& decode = plan.decode;
+  const DecodeShape& shape = decode.shape;
+  return "decode " + std::to_string(shape.tokens()) + " tokens, " + std::to_string(shape.slices()) +
+         " slices a warp, " + std::to_string(shape.warps_k) + " warps along K, " +
+         std::to_string(decode.rounds) + " rounds, " + std::to_string(decode.stages) + " stages, " +
+         std::to_string(decode.blocks) + " blocks of " + std::to_string(decode.shared_bytes) +
+         " bytes, " + std::to_string(plan.launches) +
+         (plan.launches == 1 ? " launch: " : " launches: ") + plan.why;
+}
+
+}  // namespace halfbyte::ops
