@@ -136,7 +136,11 @@ std::optional<Value> Arguments::optional_value() {
   auto* value = reinterpret_cast<Value*>(*next_++);  // NOLINT(performance-no-int-to-ptr)
   if (value == nullptr) return std::nullopt;
   const Value inner = *value;
-  delete value;  // NOLINT(cppcoreguidelines-owning-memory): how torch's ABI hands optionals over
+  if (const auto free_value = torch().torch_delete_stable_ivalue) {
+    require(free_value(value), "optional");
+  } else {
+    delete value;  // NOLINT(cppcoreguidelines-owning-memory): how torch's ABI hands it over
+  }
   return inner;
 }
 

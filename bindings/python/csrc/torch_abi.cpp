@@ -27,8 +27,8 @@ const char* load() {
   if (!look_up(cpu, #name, functions.name)) return #name;
   HALFBYTE_TORCH_FUNCTIONS(HALFBYTE_LOOK_UP)
 #undef HALFBYTE_LOOK_UP
+  (void)look_up(cpu, "torch_delete_stable_ivalue", functions.torch_delete_stable_ivalue);
   void* cuda = loaded("libtorch_cuda.so");
-  functions.has_cuda = cuda != nullptr;
   if (cuda != nullptr) {
 #define HALFBYTE_LOOK_UP(result, name, parameters) \
   if (!look_up(cuda, #name, functions.name)) return #name;

@@ -67,7 +67,9 @@ struct Functions {
   HALFBYTE_TORCH_FUNCTIONS(HALFBYTE_POINTER)
   HALFBYTE_TORCH_CUDA_FUNCTIONS(HALFBYTE_POINTER)
 #undef HALFBYTE_POINTER
-  bool has_cuda = false;
+  // Of torch 2.13 and later, which make the values of optionals with a function of their own; null:
+  // operator delete frees them.
+  std::int32_t (*torch_delete_stable_ivalue)(Value*) = nullptr;
 };
 
 // The functions; set once, by load().
