@@ -95,6 +95,9 @@ struct RowTarget {
     return row < row_offsets[group + 1] && row < rows;
   }
 
+  // Whether rows have scales of their own, given or from their amax.
+  HALFBYTE_HD bool scale_a_row() const { return mode == ScaleMode::kRow || given_stride != 0; }
+
   // The NVFP4 scale of a row; `row_amax` is read in mode kRow only.
   HALFBYTE_HD Nvfp4Scale nvfp4_scale(std::int64_t row, float row_amax) const {
     if (mode == ScaleMode::kTensor) return nvfp4_scale_given(given_scale(row));

@@ -34,20 +34,16 @@ inline base::Status launch_status(const char* kernel) {
 struct LaunchOptions {
   cudaStream_t stream = nullptr;
   bool programmatic = false;  // it waits for the kernel before by itself (sm_90 and later)
-  int cluster = 1;            // CTAs (sm_90 and later)
 };
-
-// Clusters and programmatic launch came together.
-inline bool has_clusters(int device) {
-  int major = 0;
-  return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-         major >= 9;
-}
 
 inline LaunchOptions launch_options(const base::Execution& execution, int device) {
   LaunchOptions options;
   options.stream = static_cast<cudaStream_t>(execution.stream);
-  options.programmatic = execution.programmatic_launch && has_clusters(device);
+  int major = 0;
+  options.programmatic =
+      execution.programmatic_launch &&
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+      major >= 9;
   return options;
 }
 
@@ -61,20 +57,15 @@ template <auto kKernel, class... Args>
 base::Status launch(const char* name, dim3 grid, dim3 block, const LaunchOptions& options,
                     const Args&... args) {
   cudaLaunchConfig_t config = {};
-  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchAttribute attribute = {};
   config.gridDim = grid;
   config.blockDim = block;
   config.stream = options.stream;
-  config.attrs = attributes;
+  config.attrs = &attribute;
   if (options.programmatic) {
-    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
-  }
-  if (options.cluster > 1) {
-    attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
-    attributes[config.numAttrs].val.clusterDim.x = static_cast<unsigned>(options.cluster);
-    attributes[config.numAttrs].val.clusterDim.y = 1;
-    attributes[config.numAttrs++].val.clusterDim.z = 1;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.numAttrs = 1;
   }
   const cudaError_t error = cudaLaunchKernelEx(&config, kKernel, args...);
   if (error != cudaSuccess) (void)cudaGetLastError();

@@ -6,9 +6,8 @@
 //   y -> memory, amax, RowEncoder -> codes, scales <----------+
 //
 // Leaf (warp * kLeaves + j) * 32 + lane is the j-th of a lane: a warp's leaves are neighbours, and
-// a subtree of the canonical sum. Rows of one warp share a CTA and meet no barrier; rows too long
-// for a CTA, or few, lie over the CTAs of a cluster, which exchange the sums of their warps. A
-// Source gives a room's part:
+// a subtree of the canonical sum. Rows of one warp share a CTA and meet no barrier; where nothing
+// of a row is summed, it may be split over CTAs. A Source gives a room's part:
 //
 //   using Element = T, Y = Packed<T> or PairedLeaf<T>;    struct Raw, Constants;
 //   static constexpr bool kQuantizes, kPlain, kSums;      static constexpr Format kFormat;
@@ -37,10 +36,10 @@ template <formats::Format F>
 struct TileOutputs {
   std::uint32_t rows = 0;
   int leaves = 0;
-  std::uint32_t row_ctas = 0;  // the CTAs after them write the scales' padding
-  std::uint32_t cluster = 1;   // CTAs of a row
-  bool programmatic = false;   // launched so: wait for the kernel before, before the first read
-  std::uint32_t y_stride = 0;  // bytes
+  std::uint32_t row_ctas = 0;   // the CTAs after them write the scales' padding
+  std::uint32_t row_split = 1;  // CTAs of a row
+  bool programmatic = false;    // launched so: wait for the kernel before, before the first read
+  std::uint32_t y_stride = 0;   // bytes
   void* y = nullptr;
   float* amax = nullptr;  // of the tensor; holds +0 before the launch
   TileTarget<F> target;   // where Source::kQuantizes
@@ -73,78 +72,6 @@ inline constexpr int kLeafCodeBytes = F == formats::Format::kFp8 ? 16 : 8;
 template <formats::Format F>
 inline constexpr bool kHasBlockScales = F != formats::Format::kFp8;
 
-// Over what a row lies.
-enum class TileScope { kWarp, kCta, kCluster };
-
-inline constexpr int kMostRowWarps = 128;  // eight CTAs of 16
-
-// The tree over the values of the warps, zeros after them, in every thread. Adding what few there
-// are in every thread takes less time than exchanging them.
-__device__ __forceinline__ float tree_of_warps(const float (&sums)[kMostRowWarps], int warps,
-                                               int lane) {
-  const auto tree_of_4 = [&](int i) {
-    const float4 four = reinterpret_cast<const float4*>(sums)[i];
-    return numerics::add_rn(numerics::add_rn(four.x, four.y), numerics::add_rn(four.z, four.w));
-  };
-  if (warps <= 8) return numerics::add_rn(tree_of_4(0), tree_of_4(1));
-  if (warps <= 16) {
-    return numerics::add_rn(numerics::add_rn(tree_of_4(0), tree_of_4(1)),
-                            numerics::add_rn(tree_of_4(2), tree_of_4(3)));
-  }
-  float value = tree_of_4(lane);
-#pragma unroll
-  for (int bit = 1; bit < 32; bit *= 2) {
-    value = numerics::add_rn(value, __shfl_xor_sync(~0u, value, bit));
-  }
-  return value;
-}
-
-// The largest of the values of the warps, zeros after them, in every thread.
-__device__ __forceinline__ std::uint32_t max_of_warps(const std::uint32_t (&maxima)[kMostRowWarps],
-                                                      int lane) {
-  const uint4 four = reinterpret_cast<const uint4*>(maxima)[lane];
-  return __reduce_max_sync(~0u, max(max(four.x, four.y), max(four.z, four.w)));
-}
-
-// Shared memory of the collectives of a CTA; two of each, so that one barrier a use is enough.
-struct TileScratch {
-  alignas(16) float sums[2][kMostRowWarps];
-  alignas(16) std::uint32_t maxima[2][kMostRowWarps];
-};
-
-// The CTAs of a cluster, one behind the other along a row.
-struct TileCluster {
-  int ctas = 1, rank = 0;
-
-#if __CUDA_ARCH__ >= 900
-  __device__ __forceinline__ void begin() {
-    asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(ctas));
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    arrive();  // all are there to be written to, once the first wait() returns
-  }
-  __device__ __forceinline__ void arrive() const {
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-  }
-  __device__ __forceinline__ void wait() const {
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-  }
-  // Lane i gives a word of this warp to the i-th CTA, at the same place.
-  __device__ __forceinline__ void give(const void* place, std::uint32_t word, int lane) const {
-    if (lane >= ctas) return;
-    std::uint32_t address;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;"
-        : "=r"(address)
-        : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(place))), "r"(lane));
-    asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(address), "r"(word) : "memory");
-  }
-#else
-  __device__ void begin() {}
-  __device__ void arrive() const {}
-  __device__ void wait() const {}
-  __device__ void give(const void*, std::uint32_t, int) const {}
-#endif
-};
-
 // The address of element 16 * leaf of a row; strides in bytes.
 template <class T>
 __device__ __forceinline__ T* tile_address(T* first, std::uint32_t row, std::uint32_t stride) {
@@ -160,11 +87,25 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
   constexpr formats::Format kFormat = Source::kFormat;
   constexpr int kCodeBytes = kLeafCodeBytes<kFormat>;
   constexpr int kBlockLeaves = kFormat == formats::Format::kMxfp4 ? 2 : 1;
-  constexpr bool kOneWarp = kScope == TileScope::kWarp, kClusters = kScope == TileScope::kCluster;
-  constexpr bool kExchanges = Source::kSums || kRowScales;
+  constexpr bool kOneWarp = kScope == TileScope::kWarp, kSplit = kScope == TileScope::kSplit;
+  static_assert(!kSplit || (!Source::kSums && !kRowScales));
   using Encoder = RowEncoder<kFormat>;
   __shared__ TileScratch scratch;
   const auto& target = out.target;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warps = kOneWarp ? 1 : static_cast<int>(blockDim.x) / 32;  // of a row in this CTA
+  const int warp = (kOneWarp ? 0 : static_cast<int>(threadIdx.x) / 32) +
+                   (kSplit ? static_cast<int>(blockIdx.x % out.row_split) * warps : 0);
+  const std::uint32_t step = kOneWarp ? out.row_ctas * blockDim.y
+                             : kSplit ? out.row_ctas / out.row_split
+                                      : out.row_ctas;
+  std::uint32_t row = kOneWarp ? blockIdx.x * blockDim.y + threadIdx.y
+                      : kSplit ? blockIdx.x / out.row_split
+                               : blockIdx.x;
+  const int first_leaf = warp * kLeaves * 32 + lane;
+  bool active[kLeaves];
+#pragma unroll
+  for (int j = 0; j < kLeaves; ++j) active[j] = first_leaf + j * 32 < out.leaves;
 
   if constexpr (Source::kQuantizes) {
     if (__builtin_expect(blockIdx.x >= out.row_ctas, 0)) {
@@ -177,40 +118,6 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
       return;
     }
   }
-
-  TileCluster cluster;
-  if (kClusters && kExchanges) {
-    cluster.begin();
-  } else if (kClusters) {
-    cluster.ctas = static_cast<int>(out.cluster);
-    cluster.rank = static_cast<int>(blockIdx.x % out.cluster);
-  }
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int cta_warps = kOneWarp ? 1 : static_cast<int>(blockDim.x) / 32;
-  const int warps = kClusters ? cta_warps * cluster.ctas : cta_warps;  // of a row
-  const int warp = (kOneWarp ? 0 : static_cast<int>(threadIdx.x) / 32) +
-                   (kClusters ? cluster.rank * cta_warps : 0);
-  const std::uint32_t step = kOneWarp    ? out.row_ctas * blockDim.y
-                             : kClusters ? out.row_ctas / out.cluster
-                                         : out.row_ctas;
-  std::uint32_t row = kOneWarp    ? blockIdx.x * blockDim.y + threadIdx.y
-                      : kClusters ? blockIdx.x / out.cluster
-                                  : blockIdx.x;
-  const int first_leaf = warp * kLeaves * 32 + lane;
-  bool active[kLeaves];
-#pragma unroll
-  for (int j = 0; j < kLeaves; ++j) active[j] = first_leaf + j * 32 < out.leaves;
-  // One value a warp, of all warps of the row, in every one of them.
-  const auto exchange = [&](void* place, std::uint32_t word) {
-    if constexpr (kClusters) {
-      cluster.give(place, word, lane);
-      cluster.arrive();
-      cluster.wait();
-    } else {
-      if (lane == 0) *static_cast<std::uint32_t*>(place) = word;
-      __syncthreads();
-    }
-  };
 
   typename Source::Constants constants[kLeaves];
   typename Source::Raw raw[kLeaves];
@@ -235,13 +142,7 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
     if (active[j]) source.load_constants(first_leaf + j * 32, constants[j]);
   }
 
-  if constexpr (!kOneWarp && kExchanges) {  // the trees' padding
-    for (int i = warps + static_cast<int>(threadIdx.x); i < kMostRowWarps; i += blockDim.x) {
-      scratch.sums[0][i] = scratch.sums[1][i] = 0.0f;
-      scratch.maxima[0][i] = scratch.maxima[1][i] = 0;
-    }
-    if (kClusters) cluster.wait();
-  }
+  if (!kOneWarp && (Source::kSums || kRowScales)) scratch.pad(warps, lane);
   Encoder encoder;
   std::uint8_t* code_column = nullptr;
   std::uint8_t* scale_columns[2] = {nullptr, nullptr};
@@ -286,8 +187,9 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
       if (next < out.rows) fetch(next);
       float value = warp_tree_sum(sums, lane);
       if constexpr (!kOneWarp) {
-        exchange(&scratch.sums[parity][warp], numerics::float_bits(value));
-        value = tree_of_warps(scratch.sums[parity], warps, lane);
+        if (lane == 0) scratch.sums[parity][warp] = value;
+        __syncthreads();
+        value = tree_of_warps(scratch.sums[parity], warps);
       }
       value = source.row_value(value);
 #pragma unroll
@@ -326,8 +228,9 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
           }
           of_row = __reduce_max_sync(~0u, of_row);
           if constexpr (!kOneWarp) {
-            exchange(&scratch.maxima[parity][warp], of_row);
-            of_row = max_of_warps(scratch.maxima[parity], lane);
+            if (lane == 0) scratch.maxima[parity][warp] = of_row;
+            __syncthreads();
+            of_row = __reduce_max_sync(~0u, scratch.maxima[parity][lane]);
           }
           encoder = Encoder::from_amax(numerics::bits_float(of_row), target.how);
           if (first_leaf == 0) target.row_scale[row] = encoder.decode();
@@ -373,10 +276,6 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
     }
   }
   release_next_kernel(out.programmatic);
-  if constexpr (kClusters && kExchanges) {  // no CTA may be gone that another writes to
-    cluster.arrive();
-    cluster.wait();
-  }
 }
 
 }  // namespace halfbyte::simt

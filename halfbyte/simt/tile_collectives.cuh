@@ -1,4 +1,4 @@
-// What the warps that share a row do together: in a warp, over a CTA, over a cluster of CTAs. The
+// What the warps that share a row do together: in a warp, over a CTA. The
 // sums are those of numerics/row_sum.h, in its order.
 #pragma once
 
@@ -31,6 +31,34 @@ __device__ __forceinline__ float warp_tree_sum(float (&values)[N], int lane) {
 #pragma unroll
   for (int j = 1; j < N; j *= 2) sum = numerics::add_rn(sum, __shfl_xor_sync(~0u, sum, j));
   return sum;
+}
+
+// Over what a row lies: a warp, a CTA, or several CTAs, where nothing is exchanged between them.
+enum class TileScope { kWarp, kCta, kSplit };
+
+// Shared memory of the collectives of a CTA, one value a warp; two of each, so that one barrier a
+// use is enough. What is after the last warp is zero.
+struct TileScratch {
+  alignas(16) float sums[2][32];
+  alignas(16) std::uint32_t maxima[2][32];
+
+  __device__ __forceinline__ void pad(int warps, int lane) {
+    if (lane < warps) return;
+    sums[0][lane] = sums[1][lane] = 0.0f;
+    maxima[0][lane] = maxima[1][lane] = 0;
+  }
+};
+
+// The tree over the values of up to 16 warps, in every thread: adding them there takes less time
+// than exchanging them.
+__device__ __forceinline__ float tree_of_warps(const float (&sums)[32], int warps) {
+  const auto tree_of_4 = [&](int i) {
+    const float4 four = reinterpret_cast<const float4*>(sums)[i];
+    return numerics::add_rn(numerics::add_rn(four.x, four.y), numerics::add_rn(four.z, four.w));
+  };
+  if (warps <= 8) return numerics::add_rn(tree_of_4(0), tree_of_4(1));
+  return numerics::add_rn(numerics::add_rn(tree_of_4(0), tree_of_4(1)),
+                          numerics::add_rn(tree_of_4(2), tree_of_4(3)));
 }
 
 }  // namespace halfbyte::simt

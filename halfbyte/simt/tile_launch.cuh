@@ -97,7 +97,7 @@ base::Status launch_row_tile_kernel(const Source& source, TileOutputs<Source::kF
       std::int64_t{multiprocessors} * resident_ctas<kKernel>(plan.threads());
   constexpr std::int64_t kRowsACta = 2;  // of those that do not stay
   std::int64_t row_ctas =
-      std::min(rows, plan.persistent ? std::max<std::int64_t>(resident / plan.cluster, 1)
+      std::min(rows, plan.persistent ? std::max<std::int64_t>(resident / plan.split, 1)
                                      : (rows + kRowsACta - 1) / kRowsACta);
   std::int64_t padding_ctas = 0;
   if constexpr (Source::kQuantizes) {
@@ -106,9 +106,8 @@ base::Status launch_row_tile_kernel(const Source& source, TileOutputs<Source::kF
     // With no rows there is still a scale to report.
     if (out.target.from == TileScaleFrom::kAmax) row_ctas = std::max<std::int64_t>(row_ctas, 1);
   }
-  row_ctas *= plan.cluster;
-  padding_ctas = (padding_ctas + plan.cluster - 1) / plan.cluster * plan.cluster;
-  out.cluster = static_cast<std::uint32_t>(plan.cluster);
+  row_ctas *= plan.split;
+  out.row_split = static_cast<std::uint32_t>(plan.split);
   if (row_ctas + padding_ctas == 0) return {};
   out.row_ctas = static_cast<std::uint32_t>(row_ctas);
   out.programmatic = options.programmatic;
@@ -118,28 +117,32 @@ base::Status launch_row_tile_kernel(const Source& source, TileOutputs<Source::kF
       source, out);
 }
 
-// The kernel of a plan. One leaf a lane: plain sources; four: those without sums.
+// The kernel of a plan; tile_plan.h knows which there are.
 template <bool kRowScales, class Source>
 base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source::kFormat>& out,
                                  const TilePlan& plan, int multiprocessors,
                                  const LaunchOptions& options) {
+  constexpr bool kWholeRows = Source::kSums || kRowScales;
   const auto with = [&]<int kLeaves, TileScope kScope>() {
     return launch_row_tile_kernel<Source, kLeaves, kScope, kRowScales>(source, out, plan,
                                                                        multiprocessors, options);
   };
-  if constexpr (Source::kPlain) {
-    if (plan.leaves_a_lane == 1) {
-      return plan.cluster > 1 ? with.template operator()<1, TileScope::kCluster>()
-                              : with.template operator()<1, TileScope::kCta>();
+  if constexpr (!kWholeRows) {
+    if (plan.split > 1) {
+      if constexpr (Source::kPlain) {
+        if (plan.leaves_a_lane == 1) return with.template operator()<1, TileScope::kSplit>();
+      }
+      return with.template operator()<2, TileScope::kSplit>();
     }
   } else {
-    if (plan.rows_a_cta > 1) return with.template operator()<1, TileScope::kWarp>();
-    if constexpr (!Source::kSums) {
-      if (plan.leaves_a_lane == 4) return with.template operator()<4, TileScope::kCta>();
-    }
+    if (plan.leaves_a_lane == 4) return with.template operator()<4, TileScope::kCta>();
   }
-  return plan.cluster > 1 ? with.template operator()<2, TileScope::kCluster>()
-                          : with.template operator()<2, TileScope::kCta>();
+  if constexpr (Source::kPlain) {
+    if (plan.leaves_a_lane == 1) return with.template operator()<1, TileScope::kCta>();
+  } else {
+    if (plan.rows_a_cta > 1) return with.template operator()<1, TileScope::kWarp>();
+  }
+  return with.template operator()<2, TileScope::kCta>();
 }
 
 template <class Source>
@@ -156,8 +159,7 @@ base::Status launch_row_tiles(const Source& source, const TileOutputs<Source::kF
 
 // Whether a plain source can do what is wanted, as far as the target says.
 inline bool is_plain(const formats::RowTarget& target) {
-  return target.mode != formats::ScaleMode::kRow && target.given_stride == 0 &&
-         target.scales[1].data == nullptr;
+  return !target.scale_a_row() && target.scales[1].data == nullptr;
 }
 
 }  // namespace halfbyte::simt

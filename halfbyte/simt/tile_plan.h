@@ -7,12 +7,12 @@
 
 namespace halfbyte::simt {
 
-// A row of 16 * leaves elements over `cluster` CTAs of `warps` warps, leaves_a_lane leaves a lane.
+// A row of 16 * leaves elements over `split` CTAs of `warps` warps, leaves_a_lane leaves a lane.
 struct TilePlan {
   int leaves_a_lane = 0;   // 1, 2, 4; 0: no such plan, the general kernel takes these rows
   int warps = 0;           // of a CTA and a row, 1 to 16
   int rows_a_cta = 0;      // more than 1 for rows of one warp alone
-  int cluster = 1;         // CTAs of a row, a power of two
+  int split = 1;           // CTAs of a row
   bool persistent = true;  // CTAs stay and take rows while there are any; else two rows each
   bool plain = true;       // by the kernels for plain problems
 
@@ -21,18 +21,16 @@ struct TilePlan {
   bool operator==(const TilePlan&) const = default;
 };
 
-inline constexpr int kMostTileWarps = 16, kMostCluster = 8;
-inline constexpr std::int64_t kMostTileColumns = 16 * 32 * 4 * kMostTileWarps;
-inline constexpr std::int64_t kMostClusterColumns = 16 * 32 * 2 * kMostTileWarps * kMostCluster;
+inline constexpr int kMostTileWarps = 16;
+inline constexpr std::int64_t kMostTileColumns = 16 * 32 * 4 * kMostTileWarps;  // of a CTA
 
 struct TileProblem {
   std::int64_t rows = 0;
   std::int64_t columns = 0;
   int multiprocessors = 0;
-  bool clusters = false;      // the device has them (sm_90 and later)
+  bool whole_rows = true;     // something of a row is summed or compared: one CTA has all of it
   bool updates_rows = false;  // reads and writes rows of T: bound by memory, not by instructions
   bool plain = true;          // y is quantized into one layout, and nothing else is wanted
-  bool four_leaves = true;    // there are kernels of four leaves a lane
 };
 
 // Measured on an H200 (docs/performance.md): two leaves a lane share the work of a row; few rows
@@ -40,9 +38,8 @@ struct TileProblem {
 // CTAs, which drift apart, than as resident ones, which read and write all at the same time.
 inline TilePlan tile_layout(const TileProblem& problem) {
   constexpr int kRowsOfOneWarp = 4;
-  const std::int64_t most = problem.clusters      ? kMostClusterColumns
-                            : problem.four_leaves ? kMostTileColumns
-                                                  : kMostTileColumns / 2;
+  constexpr std::int64_t kLongest = std::int64_t{1} << 28;
+  const std::int64_t most = problem.whole_rows ? kMostTileColumns : kLongest;
   if (problem.columns % 16 != 0 || problem.columns < 16 || problem.columns > most) return {};
   const auto leaves = static_cast<int>(problem.columns / 16);
   const auto warps = [&](int leaves_a_lane) {
@@ -50,26 +47,16 @@ inline TilePlan tile_layout(const TileProblem& problem) {
   };
   if (leaves <= 32) return {1, 1, kRowsOfOneWarp};
   const bool few_rows = problem.rows <= 2 * std::int64_t{problem.multiprocessors};
-  if (problem.clusters && problem.plain && few_rows && leaves > 256) {
-    // CTAs of eight warps, each a power of two of leaves: a subtree of the canonical sum.
-    for (int cluster = kMostCluster; cluster >= 2; cluster /= 2) {
-      const bool fits = problem.rows * cluster <= problem.multiprocessors;
-      if (fits && leaves > (cluster - 1) * 128 && leaves <= cluster * 128)
-        return {1, 4, 1, cluster};
-      if (fits && leaves > (cluster - 1) * 256 && leaves <= cluster * 256)
-        return {1, 8, 1, cluster};
-    }
+  if (few_rows && problem.plain && warps(1) <= kMostTileWarps) {
+    const bool splits = !problem.whole_rows && problem.rows * 2 <= problem.multiprocessors;
+    return splits && warps(1) > 4 ? TilePlan{1, 4, 1, (warps(1) + 3) / 4}
+                                  : TilePlan{1, warps(1), 1};
   }
-  if (problem.plain && few_rows && warps(1) <= kMostTileWarps) return {1, warps(1), 1};
   if (warps(2) <= kMostTileWarps) {
     const bool persistent = !problem.updates_rows || problem.rows < 16 * problem.multiprocessors;
     return {2, warps(2), 1, 1, persistent};
   }
-  if (problem.clusters) {
-    int cluster = 2;
-    while (cluster * 32 * 2 * kMostTileWarps < leaves) cluster *= 2;
-    return {2, kMostTileWarps, 1, cluster};
-  }
+  if (!problem.whole_rows) return {2, 8, 1, (warps(2) + 7) / 8};
   return {4, warps(4), 1};
 }
 
@@ -83,7 +70,7 @@ inline std::string to_string(const TilePlan& plan) {
   if (!plan) return "general kernel";
   return std::to_string(plan.rows_a_cta) + " rows a CTA, " + std::to_string(plan.warps) +
          " warps, " + std::to_string(plan.leaves_a_lane) + " leaves a lane" +
-         (plan.cluster > 1 ? ", clusters of " + std::to_string(plan.cluster) : "") +
+         (plan.split > 1 ? ", " + std::to_string(plan.split) + " CTAs a row" : "") +
          (plan.persistent ? "" : ", two rows a CTA");
 }
 

@@ -62,6 +62,11 @@ Shape random_shape(Random& random, std::int64_t column_multiple) {
   if (elements == 4096 && random.one_in(3)) groups = random.in(1, std::min<std::int64_t>(most, 9));
   if (elements > 4096) groups = most;
 
+  if (random.columns > 0) {  // few rows of it
+    groups = (random.columns + column_multiple - 1) / column_multiple;
+    rows = std::min<std::int64_t>(rows, 3);
+  }
+
   Shape shape;
   shape.columns = groups * column_multiple;
   if (rows == 1 && random.one_in(3)) return shape;  // 1-D
@@ -88,7 +93,7 @@ TestTensor random_tensor(Random& random, DType dtype, std::vector<std::int64_t> 
   const std::int64_t columns = shape.back();
   const std::size_t lead = shape.size() - 1;
   std::int64_t pitch = columns, offset = 0;  // from one row to the next
-  switch (random.in(0, 5)) {
+  switch (random.in(0, random.aligned ? 2 : 5)) {
     case 0:
     case 1:  // dense
       break;
@@ -108,7 +113,7 @@ TestTensor random_tensor(Random& random, DType dtype, std::vector<std::int64_t> 
       offset = random.in(1, 7);
       break;
   }
-  const bool regular = random.one_in(2);
+  const bool regular = random.aligned || random.one_in(2);
   const std::int64_t gap = regular ? 0 : random.in(1, 2 * columns + 3);
   std::vector<std::int64_t> strides(shape.size(), 1);
   const auto size = [&](std::size_t i) { return std::max<std::int64_t>(shape[i], 1); };
@@ -264,7 +269,7 @@ void fill_random(Random& random, const base::TensorView& view) {
 }
 
 float random_scale(Random& random) {
-  switch (random.in(0, 5)) {
+  switch (random.in(0, random.aligned ? 2 : 5)) {
     case 0:
       return random.pick({1e-38f, 3e38f, 1e-45f, 1e-40f, std::numeric_limits<float>::max(),
                           std::numeric_limits<float>::min(), 0x1p-127f, 0x1p127f});
@@ -308,7 +313,8 @@ void add_quantize_tensors(Random& random, const QuantizeSpec& spec, const Shape&
                                  random.one_in(3) ? std::vector<std::int64_t>{rows, bytes}
                                                   : shape.with_columns(bytes)));
   const auto add_array = [&](const char* name, DType dtype, std::int64_t count) {
-    set.add(name, TestTensor(dtype, {count}, {}, random.one_in(2) ? 0 : random.in(1, 7)));
+    set.add(name, TestTensor(dtype, {count}, {},
+                             random.aligned || random.one_in(2) ? 0 : random.in(1, 7)));
   };
   const auto add_scales = [&](const char* name, ScaleLayout layout) {
     add_array(
@@ -359,37 +365,61 @@ std::string describe(const QuantizeSpec& spec) {
          (spec.mx_rule == MxRule::kOcpFloor ? ", ocp_floor" : "");
 }
 
+namespace {
+
+// Whether every runner leaves what `expected` does; a failure names the seed.
+bool runners_agree(const Case& test, std::uint64_t seed, const Runner& expecting,
+                   const std::vector<Runner>& runners) {
+  const std::string about =
+      "seed " + std::to_string(seed) + "\n" + test.text + "\n" + test.tensors.describe();
+  TensorSet expected = test.tensors.clone();
+  const base::Status status = expecting.run(expected, test.operation);
+  if (!status.ok()) {
+    ADD_FAILURE() << status.message() << ", " << about;
+    return false;
+  }
+  for (const Runner& runner : runners) {
+    TensorSet actual = test.tensors.clone();
+    const base::Status ran = runner.run(actual, test.operation);
+    const std::string difference = ran.ok() ? first_difference(expected, actual) : ran.message();
+    if (difference.empty()) continue;
+    ADD_FAILURE() << runner.name << ": " << difference << ", " << about;
+    return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 void expect_equals_reference(const std::function<Case(Random&)>& make_case,
                              std::uint64_t first_seed, int count,
                              const std::vector<Runner>& runners) {
-  const Runner reference = reference_runner();
   if (const char* most = std::getenv("HALFBYTE_TEST_CASES"))
     count = std::min(count, std::atoi(most));
   int failures = 0;
   for (int i = 0; i < count && failures < 3; ++i) {
     const std::uint64_t seed = first_seed + static_cast<std::uint64_t>(i);
     Random random(seed);
-    const Case test = make_case(random);
-    TensorSet expected = test.tensors.clone();
-    const base::Status status = reference.run(expected, test.operation);
-    if (!status.ok()) {
-      ADD_FAILURE() << "seed " << seed << ": " << status.message() << "\n"
-                    << test.text << "\n"
-                    << test.tensors.describe();
-      ++failures;
-      continue;
-    }
-    for (const Runner& runner : runners) {
-      TensorSet actual = test.tensors.clone();
-      const base::Status ran = runner.run(actual, test.operation);
-      const std::string difference = ran.ok() ? first_difference(expected, actual) : ran.message();
-      if (difference.empty()) continue;
-      ADD_FAILURE() << runner.name << ", seed " << seed << ": " << difference << "\n"
-                    << test.text << "\n"
-                    << test.tensors.describe();
-      ++failures;
-      break;
-    }
+    random.aligned = i % 2 == 0;
+    failures += !runners_agree(make_case(random), seed, reference_runner(), runners);
+  }
+}
+
+void expect_every_row_length(const std::function<Case(Random&)>& make_case,
+                             std::uint64_t first_seed, const std::vector<Runner>& runners) {
+  std::vector<std::int64_t> lengths = {36864, 53248, 65536, 65552, 98304, 131072, 131088};
+  for (std::int64_t columns = 16; columns <= 32768; columns += 16) lengths.push_back(columns);
+  std::size_t count = lengths.size();
+  if (const char* most = std::getenv("HALFBYTE_TEST_CASES"))
+    count = std::min(count, static_cast<std::size_t>(std::atoi(most)));
+  const Runner cpu = cpu_runner("cpu", base::Execution());
+  int failures = 0;
+  for (std::size_t i = 0; i < count && failures < 3; ++i) {
+    const std::uint64_t seed = first_seed + i;
+    Random random(seed);
+    random.aligned = true;
+    random.columns = lengths[i];
+    failures += !runners_agree(make_case(random), seed, cpu, runners);
   }
 }
 

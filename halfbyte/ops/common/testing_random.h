@@ -33,6 +33,11 @@ class Random {
   float uniform();  // in [-1, 1)
   float normal();   // about normal, |x| < 6
 
+  // Tensors of this case: all aligned to 16 bytes, rows included where columns allow it, as the
+  // vectorised kernels want them; columns as given instead of drawn, 0: drawn.
+  bool aligned = false;
+  std::int64_t columns = 0;
+
  private:
   std::mt19937_64 engine_;
 };
@@ -77,11 +82,16 @@ struct Case {
   std::string text;  // its parameters
 };
 
-// Makes `count` cases, of the seeds from `first_seed` on, and expects every runner to leave the
-// bytes that the reference leaves, everywhere in the storage. Gives up after three failures. The
-// environment variable HALFBYTE_TEST_CASES lowers `count` (sanitizers are slow).
+// Makes `count` cases, every second one of aligned tensors, of the seeds from `first_seed` on, and
+// expects every runner to leave the bytes that the reference leaves, everywhere in the storage.
+// Gives up after three failures. The environment variable HALFBYTE_TEST_CASES lowers `count`
+// (sanitizers are slow).
 void expect_equals_reference(const std::function<Case(Random&)>& make_case,
                              std::uint64_t first_seed, int count,
                              const std::vector<Runner>& runners);
+
+// The same for rows of 16k columns, k = 1 .. 2048, and of some longer ones, against the CPU kernel.
+void expect_every_row_length(const std::function<Case(Random&)>& make_case,
+                             std::uint64_t first_seed, const std::vector<Runner>& runners);
 
 }  // namespace halfbyte::ops::testing

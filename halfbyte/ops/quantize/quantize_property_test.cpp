@@ -140,6 +140,16 @@ TEST(AmaxProperty, CudaEqualsReference) {
   if (runners.empty()) GTEST_SKIP() << "no CUDA device";
   testing::expect_equals_reference(amax_case, 3'000'000, 1000, runners);
 }
+TEST(QuantizeProperty, CudaEveryRowLength) {
+  const std::vector<testing::Runner> runners = testing::cuda_runners();
+  if (runners.empty()) GTEST_SKIP() << "no CUDA device";
+  testing::expect_every_row_length(quantize_case, 47'000'000, runners);
+}
+TEST(DequantizeProperty, CudaEveryRowLength) {
+  const std::vector<testing::Runner> runners = testing::cuda_runners();
+  if (runners.empty()) GTEST_SKIP() << "no CUDA device";
+  testing::expect_every_row_length(dequantize_case, 48'000'000, runners);
+}
 
 }  // namespace
 }  // namespace halfbyte::ops

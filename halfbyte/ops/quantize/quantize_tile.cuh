@@ -40,7 +40,7 @@ inline simt::TilePlan quantize_tile_plan(const Rows& x, const formats::RowTarget
       {.rows = x.map.rows,
        .columns = x.columns,
        .multiprocessors = simt::multiprocessors_of_device(device),
-       .clusters = simt::has_clusters(device),
+       .whole_rows = target != nullptr && target->scale_a_row(),
        .plain = target != nullptr && x.dtype != base::DType::kF32 && simt::is_plain(*target)});
 }
 

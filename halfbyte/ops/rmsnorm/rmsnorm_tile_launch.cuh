@@ -28,10 +28,8 @@ inline simt::TilePlan rmsnorm_tile_plan(const NormProblem& problem,
   return simt::tile_plan({.rows = problem.rows(),
                           .columns = problem.columns(),
                           .multiprocessors = simt::multiprocessors_of_device(device),
-                          .clusters = simt::has_clusters(device),
                           .updates_rows = static_cast<bool>(problem.residual),
-                          .plain = is_plain(problem, target),
-                          .four_leaves = false});
+                          .plain = is_plain(problem, target)});
 }
 
 template <class Source>

@@ -174,6 +174,11 @@ TEST(SiluMulQuantizeProperty, CudaFusedEqualsUnfused) {
   if (runners.empty()) GTEST_SKIP() << "no CUDA device";
   expect_fused_equals_unfused(500, runners);
 }
+TEST(SiluMulQuantizeProperty, CudaEveryRowLength) {
+  const std::vector<testing::Runner> runners = testing::cuda_runners();
+  if (runners.empty()) GTEST_SKIP() << "no CUDA device";
+  testing::expect_every_row_length(silu_mul_quantize_case, 46'000'000, runners);
+}
 
 }  // namespace
 }  // namespace halfbyte::ops

@@ -28,7 +28,7 @@ inline simt::TilePlan silu_mul_tile_plan(const SiluMulProblem& problem,
   return simt::tile_plan({.rows = problem.rows(),
                           .columns = problem.columns,
                           .multiprocessors = simt::multiprocessors_of_device(device),
-                          .clusters = simt::has_clusters(device),
+                          .whole_rows = target != nullptr && target->scale_a_row(),
                           .plain = is_plain(problem, target)});
 }
 
