@@ -141,7 +141,10 @@ HWY_INLINE void multiply_values(const Work& work, const Words& words, std::int64
             chain = i < 2 ? hn::Mul(value, weight) : hn::MulAdd(value, weight, chain);
           }
         }
-        const Vf scale = hn::LoadU(Df(), work.stage.scales[0][b] + lanes);
+        Vf scale = hn::LoadU(Df(), work.stage.scales[0][b] + lanes);
+        if constexpr (kFormat == Format::kNvfp4) {
+          scale = hn::Mul(scale, hn::Set(Df(), 1 / kNvfp4StageFactor));
+        }
         for (int m = 0; m < kRows; ++m) {
           acc[m] = hn::MulAdd(hn::Add(even[m], odd[m]), scale, acc[m]);
         }

@@ -52,32 +52,34 @@ HWY_INLINE void load_scale_words(const std::uint8_t* p, std::int64_t stride, Wor
   words[1] = hn::ConcatOdd(Du(), second, first);
 }
 
-HWY_INLINE bool any_e4m3_nan(Word word) {
-  const hn::Repartition<std::uint8_t, Du> d;
-  const auto magnitude = hn::Set(d, 0x7F);
-  return !hn::AllFalse(d, hn::Eq(hn::And(hn::BitCast(d, word), magnitude), magnitude));
-}
-
 // Byte `byte` of the words.
 HWY_INLINE Vi byte_of(Word word, int byte) {
   return hn::BitCast(Di(), hn::And(hn::ShiftRightSame(word, 8 * byte), hn::Set(Du(), 0xFF)));
 }
 
-// Byte `byte` as E4M3, where none is a NaN: sign, exponent and significand moved to where fp32 has
-// them.
-HWY_INLINE Vf e4m3_values_not_nan(Word word, int byte) {
+// Byte `byte` as E4M3 times kNvfp4StageFactor, where it is no NaN: sign, exponent and significand
+// moved to where fp32 has them.
+HWY_INLINE Vf moved_e4m3(Word word, int byte) {
   const Vi top = hn::BitCast(Di(), hn::ShiftLeftSame(word, 24 - 8 * byte));
   const Vi mask = hn::Set(Di(), static_cast<std::int32_t>(0x87F00000u));
-  return hn::Mul(hn::BitCast(Df(), hn::And(hn::ShiftRight<4>(top), mask)), hn::Set(Df(), 0x1p120f));
+  return hn::BitCast(Df(), hn::And(hn::ShiftRight<4>(top), mask));
 }
 
-// Four blocks' scales of kLanes rows, from `block` on.
-HWY_INLINE void stage_e4m3(Word word, std::int64_t row, int block, Stage& stage) {
-  const bool nan = any_e4m3_nan(word);
-  for (int b = 0; b < 4; ++b) {
-    const Vf value =
-        HWY_UNLIKELY(nan) ? e4m3_values(byte_of(word, b)) : e4m3_values_not_nan(word, b);
-    hn::StoreU(value, Df(), stage.scales[0][block + b] + row);
+// Eight blocks' scales of kLanes rows.
+HWY_INLINE void stage_e4m3(const Word* words, std::int64_t row, Stage& stage) {
+  const hn::Repartition<std::uint8_t, Du> d8;
+  const auto magnitude = hn::Set(d8, 0x7F);
+  const auto first = hn::And(hn::BitCast(d8, words[0]), magnitude);
+  const auto second = hn::And(hn::BitCast(d8, words[1]), magnitude);
+  const bool nan = !hn::AllFalse(d8, hn::Eq(hn::Max(first, second), magnitude));
+  for (int b = 0; b < kMostBlocks; ++b) {
+    Vf value = moved_e4m3(words[b / 4], b % 4);
+    if (HWY_UNLIKELY(nan)) {
+      const Vi code = hn::And(byte_of(words[b / 4], b % 4), hn::Set(Di(), 0x7F));
+      const auto is_nan = hn::RebindMask(Df(), hn::Eq(code, hn::Set(Di(), 0x7F)));
+      value = hn::IfThenElse(is_nan, hn::NaN(Df()), value);
+    }
+    hn::StoreU(value, Df(), stage.scales[0][b] + row);
   }
 }
 
@@ -118,7 +120,8 @@ HWY_INLINE void stage_prepared_nvfp4_scales(const std::uint8_t* unit, Stage& sta
       for (int i = 0; i < 4; ++i) {
         // The byte as five bits of exponent and three of significand; from 0xF8 on it is a NaN.
         const auto bits = hn::And(moved[i], hn::Set(d, 0x0FF00000u));
-        const auto value = hn::Mul(hn::BitCast(df, bits), hn::Set(df, 0x1p105f));
+        const auto value =
+            hn::Mul(hn::BitCast(df, bits), hn::Set(df, 0x1p105f * kNvfp4StageFactor));
         const auto nan = hn::RebindMask(df, hn::Gt(bits, hn::Set(d, 0x0F7FFFFFu)));
         values[i] = hn::IfThenElse(nan, hn::NaN(df), value);
       }
@@ -166,8 +169,7 @@ HWY_INLINE void stage_plain_scales(const GemmProblem& problem, const Panel& pane
     Word words[2];
     load_scale_words(p + row * stride, stride, words);
     if (nvfp4) {
-      stage_e4m3(words[0], row, 0, stage);
-      stage_e4m3(words[1], row, 4, stage);
+      stage_e4m3(words, row, stage);
     } else {
       stage_e8m0(words[upper ? 1 : 0], row, problem.quantized, stage);
     }

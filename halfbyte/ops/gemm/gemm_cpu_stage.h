@@ -18,11 +18,16 @@ inline constexpr int kPanelRows = kTileRows;
 inline constexpr int kSliceWords = kSliceColumns / 8;
 inline constexpr int kMostBlocks = kSliceColumns / 16;
 
+// E4M3's bits moved to where fp32 has them are the value times this. It is left to A's scale, or to
+// one product more where there is none.
+inline constexpr float kNvfp4StageFactor = 0x1p-120f;
+
 struct Stage {
   // Two words a 16 columns. Plain: columns 0 to 7, then 8 to 15, nibble i column i. Prepared: the
   // even columns, then the odd ones; byte t has columns t and t + 4 of them, low nibble first.
   std::uint32_t words[kSliceWords][kPanelRows];
-  // NVFP4 and W4A16: the value. W4A4 MXFP4: two factors of about half the exponent.
+  // NVFP4: the value * kNvfp4StageFactor. MXFP4: the value, or, for W4A4, two factors of about half
+  // the exponent.
   float scales[2][kMostBlocks][kPanelRows];
 };
 
@@ -194,23 +199,19 @@ HWY_INLINE void stage_prepared_words(const std::uint8_t* unit, Stage& stage) {
 }
 
 // Sixteen rows a page or so apart are more streams than a processor follows. So a share of the next
-// panel's lines, in the order of memory, is asked for at each slice.
+// panel's lines is asked for at each slice, in the order of memory where rows are dense.
 HWY_INLINE void prefetch_next_panel(const GemmProblem& problem, const Panel& panel,
                                     std::int64_t slice) {
-  const std::int64_t slices = (problem.k + kSliceColumns - 1) / kSliceColumns;
+  constexpr std::int64_t kLine = 64;  // of a row and slice
   const std::uint8_t* next_panel = panel.codes + kPanelRows * panel.stride;
-  std::int64_t row = slice * kPanelRows / slices, line = slice * kPanelRows % slices;
-  for (int i = 0; i < kPanelRows; ++i) {
-    __builtin_prefetch(next_panel + row * panel.stride + line * 64, 0, 2);
-    if (++line == slices) {
-      line = 0;
-      ++row;
-    }
-  }
+  const bool dense = panel.stride % kLine == 0 && panel.stride * 2 == problem.k;
+  const std::int64_t step = dense ? kLine : panel.stride;
+  const std::uint8_t* p = next_panel + slice * (dense ? kPanelRows * kLine : kLine);
+  for (int i = 0; i < kPanelRows; ++i) __builtin_prefetch(p + i * step, 0, 2);
   if (problem.b_layout != ScaleLayout::kLinear) return;
   const std::int64_t columns = problem.blocks(), share = kPanelRows * slice_blocks(problem.format);
   const std::uint8_t* scales = panel.scales + (panel.n + kPanelRows) * columns + slice * share;
-  for (std::int64_t i = 0; i < share; i += 64) __builtin_prefetch(scales + i, 0, 2);
+  for (std::int64_t i = 0; i < share; i += kLine) __builtin_prefetch(scales + i, 0, 2);
 }
 
 // Slice `slice` of the panel, `blocks` of its blocks.

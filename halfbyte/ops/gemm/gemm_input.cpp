@@ -10,10 +10,19 @@
 namespace halfbyte::ops {
 namespace {
 
-constexpr auto kDoubled = [] {
-  std::array<std::int8_t, 16> table{};
-  for (std::size_t code = 0; code < table.size(); ++code) {
-    table[code] = static_cast<std::int8_t>(e2m1_doubled(static_cast<std::uint8_t>(code)));
+// Of a byte of codes: its even column's 2 * e2m1 in byte 0, its odd one's in byte 4; their sum.
+struct Unpacked {
+  std::uint64_t bytes;
+  std::int64_t sum;
+};
+constexpr auto kUnpacked = [] {
+  std::array<Unpacked, 256> table{};
+  for (std::size_t byte = 0; byte < table.size(); ++byte) {
+    const int even = e2m1_doubled(static_cast<std::uint8_t>(byte & 15));
+    const int odd = e2m1_doubled(static_cast<std::uint8_t>(byte >> 4));
+    table[byte] = {static_cast<std::uint64_t>(even & 0xFF) | static_cast<std::uint64_t>(odd & 0xFF)
+                                                                 << 32,
+                   even + odd};
   }
   return table;
 }();
@@ -34,15 +43,17 @@ void unpack_row(const Target& target, std::int64_t row, std::int64_t at) {
   const std::uint8_t* from = problem.a_codes + problem.a_rows.offset(row);
   std::int8_t* to = target.codes + at * problem.k;
   for (std::int64_t b = 0; b < blocks; ++b) {
-    int sum = 0;
+    std::int64_t sum = 0;
     for (int i = 0; i < block_bytes; i += 4, from += 4, to += 8) {
+      std::uint64_t eight = 0;
       for (int j = 0; j < 4; ++j) {
-        to[j] = kDoubled[from[j] & 15];
-        to[j + 4] = kDoubled[from[j] >> 4];
-        sum += to[j] + to[j + 4];
+        const Unpacked& two = kUnpacked[from[j]];
+        eight |= two.bytes << (8 * j);
+        sum += two.sum;
       }
+      for (int j = 0; j < 8; ++j) to[j] = static_cast<std::int8_t>(eight >> (8 * j));
     }
-    target.corrections[at * blocks + b] = -kWeightOffset * sum;
+    target.corrections[at * blocks + b] = static_cast<std::int32_t>(-kWeightOffset * sum);
   }
 }
 
@@ -55,7 +66,7 @@ void unpack_scales(const Target& target, std::int64_t row, std::int64_t at) {
     const std::uint8_t scale =
         problem.a_scales[formats::scale_offset(problem.a_layout, scale_row, b, blocks)];
     if (problem.format == Format::kNvfp4) {
-      target.floats[at * blocks + b] = 0.25f * formats::e4m3_to_float(scale);
+      target.floats[at * blocks + b] = 0x1p118f * formats::e4m3_to_float(scale);
       continue;
     }
     float* pair = target.floats + 2 * at * blocks + b;

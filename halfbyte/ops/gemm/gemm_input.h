@@ -20,8 +20,9 @@ struct GemmInput {
   std::int64_t first_row = 0, rows = 0;
   const std::int8_t* codes = nullptr;         // rows * k
   const std::int32_t* corrections = nullptr;  // rows * blocks
-  // NVFP4: S / 4, rows * blocks. MXFP4: 2^e / 4 in two factors of about half the exponent, first
-  // those of floor(e / 2), then those of the rest: rows * 2 * blocks.
+  // NVFP4: S / 4 * 2^120 (the inverse of kNvfp4StageFactor), rows * blocks. MXFP4: 2^e / 4 in two
+  // factors of about half the exponent, first those of floor(e / 2), then those of the rest: rows *
+  // 2 * blocks.
   const float* scales = nullptr;
   const float* values = nullptr;  // rows * k
   bool vnni = false;              // the processor has AVX-512 VNNI

@@ -37,16 +37,16 @@ TEST(GemmProperty, CpuGroupsEqualReference) {
 }
 
 // So many columns that the kernels take the rows of A in three parts.
-TEST(GemmProperty, CpuRowsInParts) {
+TEST(GemmProperty, RowsInParts) {
   for (const bool quantized : {true, false}) {
     for (const bool grouped : {true, false}) {
       const auto make = [=](Random& random) {
         const Format format = random.pick({Format::kNvfp4, Format::kMxfp4});
         return testing::gemm_case(testing::random_gemm(
             random, {.quantized = quantized, .grouped = grouped},
-            {.format = format, .m = 130, .n = 2, .k = 65536 + 32, .groups = grouped ? 3 : 0}));
+            {.format = format, .m = 130, .n = 1, .k = 65536 + 32, .groups = grouped ? 3 : 0}));
       };
-      testing::expect_equals_reference(make, 25'000'000, 2, testing::cpu_runners());
+      testing::expect_equals_reference(make, 25'000'000, 1, testing::cpu_runners());
     }
   }
 }
