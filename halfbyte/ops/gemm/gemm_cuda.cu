@@ -1,4 +1,5 @@
 // From a problem to its kernel.
+#include "halfbyte/ops/gemm/gemm_cublaslt.h"
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
 #include "halfbyte/simt/launch.cuh"
 
@@ -16,6 +17,7 @@ base::Result<GemmDevice> properties(base::Device device) {
   HALFBYTE_RETURN_IF_ERROR(ask(&found.multiprocessors, cudaDevAttrMultiProcessorCount));
   HALFBYTE_RETURN_IF_ERROR(ask(&found.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin));
   found.compute_capability = major * 10 + minor;
+  found.cublaslt = cublaslt::available().message();
   return found;
 }
 
@@ -30,15 +32,19 @@ base::Result<GemmPlan> plan_for(const GemmProblem& problem, base::Device device)
 base::Result<std::size_t> gemm_workspace_bytes(const GemmProblem& problem, base::Device device) {
   const base::Result<GemmPlan> plan = plan_for(problem, device);
   if (!plan.ok()) return plan.status();
-  return std::size_t{0};
+  return plan.value().kind == GemmKernelKind::kDequantize ? dequantize_workspace_bytes(problem)
+                                                          : std::size_t{0};
 }
 
-base::Status gemm(const GemmProblem& problem, base::Device device, void* stream,
-                  void* /*workspace*/, std::size_t /*workspace_bytes*/) {
+base::Status gemm(const GemmProblem& problem, base::Device device, void* stream, void* workspace,
+                  std::size_t /*workspace_bytes*/) {
   const simt::DeviceScope scope(device);
   HALFBYTE_RETURN_IF_ERROR(scope.status());
   const base::Result<GemmPlan> plan = plan_for(problem, device);
   if (!plan.ok()) return plan.status();
+  if (plan.value().kind == GemmKernelKind::kDequantize) {
+    return launch_dequantize(problem, stream, workspace);
+  }
   return plan.value().kind == GemmKernelKind::kDecode
              ? launch_decode(problem, plan.value().decode, stream)
              : launch_any(problem, stream);

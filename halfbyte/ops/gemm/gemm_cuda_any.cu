@@ -1,8 +1,8 @@
 // Every problem of this room in the order of its contract: a warp an element of C, its lanes slices
 // of K. The kernel for what has no fast one, and the one to compare those with.
 #include "halfbyte/formats/scale_layout.h"
-#include "halfbyte/numerics/half_types.h"
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
+#include "halfbyte/ops/gemm/gemm_cuda_values.cuh"
 #include "halfbyte/simt/launch.cuh"
 
 namespace halfbyte::ops::cuda {
@@ -11,52 +11,9 @@ namespace {
 constexpr int kThreads = 256;
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 
-__device__ float value_at(const void* data, base::DType dtype, std::int64_t index) {
-  if (dtype == base::DType::kBF16)
-    return numerics::to_float(static_cast<const numerics::Bf16*>(data)[index]);
-  if (dtype == base::DType::kF16)
-    return numerics::to_float(static_cast<const numerics::Fp16*>(data)[index]);
-  return static_cast<const float*>(data)[index];
-}
-
-__device__ void put_value(void* data, base::DType dtype, std::int64_t index, float value) {
-  if (dtype == base::DType::kBF16) {
-    static_cast<numerics::Bf16*>(data)[index] = numerics::round_to<numerics::Bf16>(value);
-  } else if (dtype == base::DType::kF16) {
-    static_cast<numerics::Fp16*>(data)[index] = numerics::round_to<numerics::Fp16>(value);
-  } else {
-    static_cast<float*>(data)[index] = value;
-  }
-}
-
-// Row n of one group's weights, plain or prepared.
-struct WeightRow {
-  const GemmProblem& problem;
-  std::int64_t n;
-  PreparedRow prepared;
-  const std::uint8_t* codes;
-  const std::uint8_t* scales;
-
-  __device__ WeightRow(const GemmProblem& of, std::int64_t group, std::int64_t row)
-      : problem(of),
-        n(row),
-        prepared(of.b_prepared + group * of.b_prepared_stride, of.format, of.k, row),
-        codes(of.b_codes + of.b_rows.offset(group * of.n + row)),
-        scales(of.b_scales + group * of.b_scale_stride) {}
-
-  __device__ std::uint8_t scale(std::int64_t block) const {
-    if (problem.form == WeightForm::kPrepared) return prepared.scale(block);
-    return scales[formats::scale_offset(problem.b_layout, n, block, problem.blocks())];
-  }
-  __device__ std::uint8_t code(std::int64_t k) const {
-    if (problem.form == WeightForm::kPrepared) return prepared.code(k);
-    return formats::e2m1_unpack(codes[k / 2], static_cast<int>(k % 2));
-  }
-};
-
 __device__ float add_quantized(const GemmProblem& problem, const std::uint8_t* codes,
-                               std::int64_t scale_row, const WeightRow& weights, std::int64_t block,
-                               float acc) {
+                               std::int64_t scale_row, const DeviceWeightRow& weights,
+                               std::int64_t block, float acc) {
   const int columns = problem.block();
   int dot = 0;
   for (int i = 0; i < columns; ++i) {
@@ -70,7 +27,7 @@ __device__ float add_quantized(const GemmProblem& problem, const std::uint8_t* c
 
 // block_dot_16bit, reading as it goes.
 __device__ float add_values(const GemmProblem& problem, std::int64_t x_offset,
-                            const WeightRow& weights, std::int64_t block, float acc) {
+                            const DeviceWeightRow& weights, std::int64_t block, float acc) {
   const int columns = problem.block();
   float sums[2] = {0.0f, 0.0f};
   for (int i = 0; i < columns; ++i) {
@@ -100,7 +57,7 @@ __global__ void __launch_bounds__(kThreads)
       if (lane == 0) put_value(problem.c, problem.c_dtype, at, 0.0f);
       continue;
     }
-    const WeightRow weights(problem, group, n);
+    const DeviceWeightRow weights(problem, group, n);
     const std::uint8_t* codes =
         problem.quantized ? problem.a_codes + problem.a_rows.offset(row) : nullptr;
     const std::int64_t x_offset = problem.quantized ? 0 : problem.x_rows.offset(row);

@@ -38,19 +38,10 @@ __global__ void __launch_bounds__(kDecodeWarps * 32, 1)
   const std::uint32_t bars = smem_address(smem) + team * kDecodeTeamBarriers * 8;
   const std::uint32_t sum_full = bars + 8 * kDecodeSumBarriers;
   const std::uint32_t sum_added = bars + 8 * kDecodeAddedBarriers;
-  // A lane each of four warps: a warp's lanes would take turns.
-  if (lane == 0 && warp_k < 4) {
-    const int arrivals = warp_k == 0 ? 1 : warp_k == 3 ? jobs : kWarpsK;
-#pragma unroll 1
-    for (int x = 0; x < 4; ++x) barrier_init(bars + 8 * (warp_k * 4 + x), arrivals);
-    fence_async_proxy();
-  }
-
   // The tiles of this block, and of this team among them.
   const int block = static_cast<int>(blockIdx.x);
-  const int each = plan.tiles / plan.blocks, more_tiles = plan.tiles % plan.blocks;
-  const int begin = block * each + min(block, more_tiles);
-  const int end = begin + each + (block < more_tiles ? 1 : 0);
+  const int begin = block * plan.block_tiles + min(block, plan.more_tiles);
+  const int end = begin + plan.block_tiles + (block < plan.more_tiles ? 1 : 0);
   const int first_tile = begin + team, count = (end - first_tile + kTeams - 1) / kTeams;
   auto* c_rows = reinterpret_cast<std::int64_t*>(smem + kDecodeBarrierBytes);
   auto* decode_a = reinterpret_cast<float*>(c_rows + kDecodeMaxTokens);
@@ -65,22 +56,33 @@ __global__ void __launch_bounds__(kDecodeWarps * 32, 1)
   const std::uint8_t* source =
       args.weights + static_cast<std::int64_t>(first_tile) * plan.slices * kUnitBytes;
   const auto tile_step = static_cast<std::uint32_t>(kTeams * plan.slices * kUnitBytes);
-  DecodeCursor load;
-  load.start(count, plan);
-  const auto issue = [&](int stage) {  // by one lane
+  auto* next_load = reinterpret_cast<DecodeCursor*>(decode_a + kDecodeMaxTokens) + team;
+  const int items = count > 0 ? count * plan.rounds : 0;
+  const auto issue = [&](int stage) {  // by one lane; the next lane sees the cursor moved on
+    DecodeCursor load = *next_load;
     const int skip = load.round * (kWarpsK * kSlices);
     const std::uint32_t bytes = min(kWarpsK * kSlices, plan.slices - skip) * kUnitBytes;
-    barrier_expect(bars + 8 * (kDecodeFullBarriers + stage), bytes);
+    const std::uint32_t bar = bars + 8 * (kDecodeFullBarriers + stage);
+    barrier_expect(bar, bytes);
     bulk_load(team_ring + stage * kStageBytes,
               source + static_cast<std::int64_t>(load.i) * tile_step + skip * kUnitBytes, bytes,
-              bars + 8 * (kDecodeFullBarriers + stage));
+              bar);
+    load.next(count, plan);
+    *next_load = load;
   };
 
-  // What is asked for later comes later: the activations go first.
+  // A lane each of four warps for the barriers: a warp's lanes would take turns.
+  if (lane == 0 && warp_k < 4) {
+    const int arrivals = warp_k == 0 ? 1 : warp_k == 3 ? jobs : kWarpsK;
+#pragma unroll 1
+    for (int x = 0; x < 4; ++x) barrier_init(bars + 8 * (warp_k * 4 + x), arrivals);
+    fence_async_proxy();
+  }
+  // What is asked for later waits behind all that was asked for before: the activations go first.
   fetch_raw<kShape>(args, warp_k * kSlices, lane, raw);
-  for (int s = 0; s < plan.stages && !load.done(count); ++s) {
-    if (warp_k == 0 && lane == 0) issue(s);
-    load.next(count, plan);
+  if (warp_k == 0 && lane == 0) {
+    next_load->start(count, plan);
+    for (int s = 0; s < min(plan.stages, items); ++s) issue(s);
   }
   for (int m = static_cast<int>(threadIdx.x); m < args.rows; m += kDecodeWarps * 32) {
     decode_a[m] = args.a_scale.decode(args.first_row + m);
@@ -92,33 +94,34 @@ __global__ void __launch_bounds__(kDecodeWarps * 32, 1)
   make_fragments<kShape>(lane, raw, activations);
   __syncthreads();
   if (plan.rounds > 1) fetch_raw<kShape>(args, (kWarpsK + warp_k) * kSlices, lane, raw);
-  if (count <= 0) return;
+  if (items == 0) return;
 
+  constexpr int kRoundShift = 20;
   const int own = t * kShared / 4;  // the slice of a group whose columns this lane holds
-  int stage = 0, slot = 0, last_slot = 0, free_stage = 0, current_round = 0;
-  std::uint32_t phase = 0, slot_phase = 0, last_phase = 0, free_phase = 0;
-  DecodeCursor at, last;
+  int stage = 0, current_round = 0;
+  std::uint32_t phase = 0;
+  DecodeCursor at;
   at.start(count, plan);
-  last = at;
-  for (int item = 0;; ++item) {
-    const bool more = !at.done(count);
-    if (item > 0 && more && !load.done(count)) {  // one warp refills the stage of the item before
+  int before[kLag] = {};  // tiles and rounds of the items before: i | round << kRoundShift
+  for (int item = 0; item < items + kLag; ++item) {
+    const bool more = item < items;
+    if (item > 0 &&
+        item - 1 + plan.stages < items) {  // the stage of the item before: to be refilled
       if (warp_k == (item & (kWarpsK - 1)) && lane == 0) {
-        barrier_wait(bars + 8 * (kDecodeFreeBarriers + free_stage), free_phase);
+        const int free_stage = stage == 0 ? plan.stages - 1 : stage - 1;
+        barrier_wait(bars + 8 * (kDecodeFreeBarriers + free_stage), stage == 0 ? phase ^ 1 : phase);
         issue(free_stage);
       }
-      load.next(count, plan);
-      if (++free_stage == plan.stages) free_stage = 0, free_phase ^= 1;
     }
     __syncwarp();
     if (more) {
       if (at.round != current_round) {
         current_round = at.round;
         wait_raw();
-        make_fragments<kShape>(lane, raw, activations);
+        make_fragments<kShape>(opaque(lane), raw, activations);
         __syncwarp();
         const int next = at.round + 1 == plan.rounds ? 0 : at.round + 1;
-        fetch_raw<kShape>(args, (next * kWarpsK + warp_k) * kSlices, lane, raw);
+        fetch_raw<kShape>(args, (next * kWarpsK + warp_k) * kSlices, opaque(lane), raw);
       }
       float4 sum[kGroups][kTokenTiles];
       const int have = plan.slices - (at.round * kWarpsK + warp_k) * kSlices;
@@ -127,34 +130,38 @@ __global__ void __launch_bounds__(kDecodeWarps * 32, 1)
       __syncwarp();
       if (lane == 0) barrier_arrive(bars + 8 * (kDecodeFreeBarriers + stage));
       if (++stage == plan.stages) stage = 0, phase ^= 1;
-      if (item >= kSlots) barrier_wait(sum_added + 8 * slot, slot_phase ^ 1);
+      const int slot = item % kSlots;
+      if (item >= kSlots) barrier_wait(sum_added + 8 * slot, (item / kSlots & 1) ^ 1);
       put_sums<kShape>(sum[0], g, t, part + (slot * kWarpsK + warp_k) * kPart);
       __syncwarp();
       if (lane == 0) barrier_arrive(sum_full + 8 * slot);
     }
-    int job = (warp_k - last.i * jobs) & (kWarpsK - 1);
+    const int last_i = before[kLag - 1] & ((1 << kRoundShift) - 1);
+    const int last_round = before[kLag - 1] >> kRoundShift;
+    int job = (warp_k - last_i * jobs) & (kWarpsK - 1);
     if (item >= kLag && job < jobs) {  // the team's sums of an earlier item
-      barrier_wait(sum_full + 8 * last_slot, last_phase);
-      const int row = lane & 15;
-      const int n = (first_tile + last.i * kTeams) * kTileRows + row;
+      const int last_slot = (item - kLag) % kSlots;
+      barrier_wait(sum_full + 8 * last_slot, (item - kLag) / kSlots & 1);
+      const int in_job = opaque(lane), row = in_job & 15;
+      const int n = (first_tile + last_i * kTeams) * kTileRows + row;
       for (; job < jobs; job += kWarpsK) {
-        const int m = kOne ? 0 : job * 2 + lane / 16;
+        const int m = kOne ? 0 : job * 2 + in_job / 16;
         float v = add_sums<kWarpsK>(
             part + last_slot * kWarpsK * kPart + m * kDecodeTokenStride + row, kPart);
         __syncwarp();
         if (lane == 0) barrier_arrive(sum_added + 8 * last_slot);
         // One warp has all rounds of a tile's outputs: no barrier between them.
-        const bool mine = !kOne || lane < 16;
-        float* pending = pend + (last.i % plan.group_tiles) * plan.levels * kPend + m * 16 + row;
-        if (last.round + 1 == plan.rounds) {
+        const bool mine = !kOne || in_job < 16;
+        float* pending = pend + (last_i % plan.group_tiles) * plan.levels * kPend + m * 16 + row;
+        if (last_round + 1 == plan.rounds) {
           int level = 0;
-          for (int x = last.round; x != 0; x >>= 1, ++level) {
+          for (int x = last_round; x != 0; x >>= 1, ++level) {
             if ((x & 1) != 0) v = __fadd_rn(pending[kPend * level], v);
           }
           if (mine && m < args.rows) put_output(args, c_rows[m] + n, n, v, decode_a[m], decode_b);
         } else {
           int level = 0;
-          for (int x = last.round; (x & 1) != 0; x >>= 1) {
+          for (int x = last_round; (x & 1) != 0; x >>= 1) {
             v = __fadd_rn(pending[kPend * level++], v);
           }
           if (mine) pending[kPend * level] = v;
@@ -162,15 +169,10 @@ __global__ void __launch_bounds__(kDecodeWarps * 32, 1)
         }
       }
     }
-    if (item >= kLag) {
-      if (++last_slot == kSlots) last_slot = 0, last_phase ^= 1;
-      last.next(count, plan);
-      if (last.done(count)) break;
-    }
-    if (more) {
-      if (++slot == kSlots) slot = 0, slot_phase ^= 1;
-      at.next(count, plan);
-    }
+#pragma unroll
+    for (int x = kLag - 1; x > 0; --x) before[x] = before[x - 1];
+    before[0] = at.i | at.round << kRoundShift;
+    if (more) at.next(count, plan);
   }
 #endif
 }

@@ -160,13 +160,19 @@ __device__ __forceinline__ std::uint32_t pair_at(std::uint32_t low, std::uint32_
   return __byte_perm(low, high, kByte << 4 | (kByte + 4) << 12) & 0xFF00FF00u;
 }
 
+// The same value, which the compiler cannot know: what is made of it in a loop is not kept in
+// registers outside.
+__device__ __forceinline__ int opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // Walks a team's items: its tiles in groups, each group once a round of K.
 struct DecodeCursor {
   int i, end, base, round;
   __device__ __forceinline__ void start(int count, const DecodePlan& plan) {
     i = 0, base = 0, round = 0, end = min(plan.group_tiles, count);
   }
-  __device__ __forceinline__ bool done(int count) const { return base >= count; }
   __device__ __forceinline__ void next(int count, const DecodePlan& plan) {
     if (++i < end) return;
     if (++round == plan.rounds) {
@@ -281,13 +287,18 @@ __device__ __forceinline__ void multiply(
       const uint4 words =
           load_shared16(units + (q * kShared + own) * kUnitBytes + 1024 + lane / 4 * 16);
       const std::uint32_t scale_words[4] = {words.x, words.y, words.z, words.w};
-      float low[8], high[8];  // S * 128 of rows g and g + 8
-#pragma unroll
-      for (int b = 0; b < 8; ++b) {
+      // S * 128 of rows g and g + 8; where a slice has columns of its own, made when needed.
+      const auto scale_pair = [&](int b) {
         const std::uint32_t word = scale_words[b / 2];
-        const std::uint32_t pair =
-            ((b & 1) != 0 ? __funnelshift_r(word, word, 8) : word) & 0x7F807F80u;
-        low[b] = low_half(pair), high[b] = high_half(pair);
+        return ((b & 1) != 0 ? __funnelshift_r(word, word, 8) : word) & 0x7F807F80u;
+      };
+      float low[8], high[8];
+      if (kShared > 1) {
+#pragma unroll
+        for (int b = 0; b < 8; ++b) {
+          const std::uint32_t pair = scale_pair(b);
+          low[b] = low_half(pair), high[b] = high_half(pair);
+        }
       }
 #pragma unroll
       for (int s = 0; s < kShared; ++s) {
@@ -300,6 +311,10 @@ __device__ __forceinline__ void multiply(
 #pragma unroll
         for (int b = 0; b < 8; ++b) {
           const std::uint32_t w = code_words[b], right = w >> 3, left = w << 7;
+          if (kShared == 1) {
+            const std::uint32_t pair = scale_pair(b);
+            low[b] = low_half(pair), high[b] = high_half(pair);
+          }
           const std::uint32_t a0 = w & 0x8E008E00u, a1 = (w & 0x008E008Eu) << 8;
           const std::uint32_t a2 = xor_and(right, left, 0x8E008E00u);
           const std::uint32_t a3 = xor_and(right, left, 0x008E008Eu) << 8;

@@ -13,4 +13,8 @@ base::Status launch_any(const GemmProblem& problem, void* stream);
 // What plan_decode accepted, `plan` its answer.
 base::Status launch_decode(const GemmProblem& problem, const DecodePlan& plan, void* stream);
 
+// Through cuBLASLt; the workspace has dequantize_workspace_bytes.
+base::Status launch_dequantize(const GemmProblem& problem, void* stream, void* workspace);
+std::size_t dequantize_workspace_bytes(const GemmProblem& problem);
+
 }  // namespace halfbyte::ops::cuda

@@ -14,6 +14,7 @@ inline constexpr int kDecodeAddedBarriers = kDecodeSumBarriers + kDecodeMaxSlots
 inline constexpr int kDecodeTeamBarriers = kDecodeAddedBarriers + kDecodeMaxSlots;
 inline constexpr int kDecodeMaxTeams = 2;
 inline constexpr int kDecodeBarrierBytes = kDecodeMaxTeams * kDecodeTeamBarriers * 8;
+inline constexpr int kDecodeCursorBytes = 16 * kDecodeMaxTeams;
 
 // Of a row of A: its offset in C, its decode scale.
 inline constexpr int kDecodeRowBytes = 12;

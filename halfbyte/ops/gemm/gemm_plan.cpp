@@ -59,6 +59,8 @@ DecodePlan plan_decode(const DecodeShape& shape, std::int64_t n, std::int64_t k,
   plan.rounds = ceil_div(plan.slices, shape.warps_k * shape.slices());
   while ((1 << plan.levels) < plan.rounds) ++plan.levels;
   plan.blocks = std::min(plan.tiles, device.multiprocessors);
+  plan.block_tiles = plan.tiles / plan.blocks;
+  plan.more_tiles = plan.tiles % plan.blocks;
   const int team_tiles = ceil_div(ceil_div(plan.tiles, plan.blocks), teams);
   const int pend_bytes = teams * plan.levels * decode_pend_floats(shape) * 4;  // a tile
   plan.group_tiles = team_tiles;
@@ -66,7 +68,8 @@ DecodePlan plan_decode(const DecodeShape& shape, std::int64_t n, std::int64_t k,
     plan.group_tiles = std::clamp(device.shared_bytes / 6 / pend_bytes, 1, team_tiles);
   }
   constexpr int kAlign = 128;
-  plan.part_offset = round_up(kDecodeBarrierBytes + kDecodeMaxTokens * kDecodeRowBytes, kAlign);
+  plan.part_offset = round_up(
+      kDecodeBarrierBytes + kDecodeMaxTokens * kDecodeRowBytes + kDecodeCursorBytes, kAlign);
   plan.pend_offset =
       plan.part_offset + decode_slots(shape) * kDecodeWarps * decode_part_floats(shape) * 4;
   plan.raw_offset = round_up(plan.pend_offset + plan.group_tiles * pend_bytes, kAlign);
@@ -86,11 +89,7 @@ DecodeShape choose_decode_shape(int rows, std::int64_t n, std::int64_t k,
                                 const GemmDevice& device) {
   const bool short_k = k <= 4096;
   const bool many_tiles = n >= std::int64_t{6} * kTileRows * device.multiprocessors;
-  if (rows == 1) {
-    if (short_k) return many_tiles ? DecodeShape{1, true, 4, 1, 8} : DecodeShape{1, true, 2, 1, 16};
-    return {1, true, 4, 1, 16};
-  }
-  if (rows == 2) return {1, false, 4, 1, short_k ? 8 : 16};
+  if (rows <= 2) return {1, rows == 1, 4, 1, short_k && many_tiles ? 8 : 16};
   if (rows <= 4) return {1, false, 2, short_k ? 1 : 2, 16};
   if (rows <= 8) return {1, false, 1, 2, 16};
   if (rows <= 16) return {2, false, 1, 2, 16};
@@ -98,11 +97,26 @@ DecodeShape choose_decode_shape(int rows, std::int64_t n, std::int64_t k,
 }
 
 Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device) {
-  if (problem.method != GemmMethod::kAuto && problem.method != GemmMethod::kExact) {
+  if (problem.method != GemmMethod::kAuto && problem.method != GemmMethod::kExact &&
+      problem.method != GemmMethod::kDequantize) {
     return base::unsupported(std::string("method: ") + method_name(problem.method) +
-                             " is not in this build; auto and exact are");
+                             " is not in this build; auto, exact and dequantize are");
   }
   GemmPlan plan;
+  const char* no_dequantize = problem.groups != 0        ? "rows are in groups"
+                              : problem.k == 0           ? "K is 0"
+                              : !device.cublaslt.empty() ? device.cublaslt.c_str()
+                                                         : nullptr;
+  const bool demanded = problem.method == GemmMethod::kDequantize;
+  if (demanded && no_dequantize != nullptr) {
+    return base::unsupported(std::string("method: dequantize: ") + no_dequantize);
+  }
+  const bool large = problem.method == GemmMethod::kAuto && problem.m >= kDequantizeRows;
+  if (demanded || (large && no_dequantize == nullptr)) {
+    plan.kind = GemmKernelKind::kDequantize;
+    plan.why = demanded ? "demanded" : std::to_string(kDequantizeRows) + " rows of A or more";
+    return plan;
+  }
   const char* no = no_decode(problem, device);
   if (no == nullptr && problem.m > 0 && problem.n > 0) {
     const int rows = static_cast<int>(std::min<std::int64_t>(problem.m, kDecodeMaxTokens));
@@ -126,6 +140,7 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
 
 std::string to_string(const GemmPlan& plan) {
   if (plan.kind == GemmKernelKind::kAny) return "any: " + plan.why;
+  if (plan.kind == GemmKernelKind::kDequantize) return "dequantize, cuBLASLt: " + plan.why;
   const DecodePlan& decode = plan.decode;
   const DecodeShape& shape = decode.shape;
   return "decode " + std::to_string(shape.tokens()) + " tokens, " + std::to_string(shape.slices()) +

@@ -14,6 +14,7 @@ struct GemmDevice {
   int compute_capability = 90;
   int multiprocessors = 132;
   int shared_bytes = 227 * 1024;  // of a block, at most
+  std::string cublaslt;           // why it is not there; empty: it is
 };
 
 // How the decode kernel (gemm_cuda_decode.cuh) divides its work. `tokens` rows of A at once, in
@@ -36,24 +37,29 @@ inline constexpr int kDecodeWarps = 16;
 inline constexpr int kDecodeMaxTokens = 32;  // rows of A a launch
 // The shapes that are compiled.
 inline constexpr DecodeShape kDecodeShapes[] = {
-    {1, true, 2, 1, 16},  {1, true, 4, 1, 8},   {1, true, 4, 1, 16},  {1, false, 4, 1, 8},
-    {1, false, 4, 1, 16}, {1, false, 2, 1, 16}, {1, false, 2, 2, 16}, {1, false, 1, 2, 16},
-    {2, false, 1, 2, 16}, {4, false, 1, 1, 16},
+    {1, true, 4, 1, 8},   {1, true, 4, 1, 16},  {1, false, 4, 1, 8},
+    {1, false, 4, 1, 16}, {1, false, 2, 1, 16}, {1, false, 2, 2, 16},
+    {1, false, 1, 2, 16}, {2, false, 1, 2, 16}, {4, false, 1, 1, 16},
 };
 
 struct DecodePlan {
   DecodeShape shape;
   int blocks = 0;
   int tiles = 0, slices = 0;  // of the weights: 16 rows, 128 columns
-  int rounds = 0;             // passes over K
-  int levels = 0;             // of the tree above the rounds
-  int group_tiles = 0;        // tiles of a team before the next pass
-  int stages = 0;             // of weights in flight
+  int block_tiles = 0;        // of a block; one more in the first `more_tiles` blocks
+  int more_tiles = 0;
+  int rounds = 0;       // passes over K
+  int levels = 0;       // of the tree above the rounds
+  int group_tiles = 0;  // tiles of a team before the next pass
+  int stages = 0;       // of weights in flight
   int shared_bytes = 0;
   int part_offset = 0, pend_offset = 0, raw_offset = 0, ring_offset = 0;
 };
 
-enum class GemmKernelKind { kDecode, kAny };
+enum class GemmKernelKind { kDecode, kAny, kDequantize };
+
+// Rows of A from which kAuto takes the bounded way (docs/performance.md).
+inline constexpr std::int64_t kDequantizeRows = 65;
 
 struct GemmPlan {
   GemmKernelKind kind = GemmKernelKind::kAny;
