@@ -9,7 +9,7 @@ PRESET := $(if $(filter 1,$(CUDA)),cuda,release)
 BUILD := build
 MODEL := $(firstword $(wildcard models/arith-llama-*))
 
-.PHONY: run test test-cpp test-python build deps bench wheel clean
+.PHONY: run test test-cpp test-python build deps bench wheel test-wheel clean
 
 run: build
 	@rm -rf $(BUILD)/demo-nvfp4
@@ -33,7 +33,7 @@ endif
 build: deps
 	@[ -f $(BUILD)/build.ninja ] && [ "$$(cat $(BUILD)/preset 2>/dev/null)" = "$(PRESET)" ] \
 	  || { cmake --preset $(PRESET) && echo $(PRESET) > $(BUILD)/preset; }
-	@cmake --build $(BUILD) --target halfbyte_program halfbyte -j $(JOBS)
+	@cmake --build $(BUILD) --target halfbyte_program halfbyte halfbyte_torch -j $(JOBS)
 
 deps:
 	@sh cmake/install_packages.sh
@@ -46,7 +46,10 @@ bench: build
 	@echo gemm; $(BUILD)/bin/halfbyte bench gemm --json $(BUILD)/bench_gemm.json
 
 wheel: deps
-	@python3 -m pip wheel --no-deps -w dist .
+	@sh cmake/make_wheel.sh dist
+
+test-wheel: wheel
+	@sh cmake/test_wheel.sh dist/halfbyte-*.whl
 
 clean:
 	rm -rf $(BUILD)

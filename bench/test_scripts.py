@@ -101,3 +101,15 @@ def test_torch_gives_what_halfbyte_gives(torch_cpu) -> None:
         codes, scales = torch_cpu.equal_share(theirs, ours, 8, 256, residual)
         # A row is summed in another order: a norm one bf16 step away may move a code or a scale.
         assert codes > 99 and scales > 98
+
+
+def test_decoder_block_runs_and_agrees(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    out = tmp_path / "out.json"
+    command = [sys.executable, BENCH / "decoder_block.py", "--model", "tiny", "--m", "4",
+               "--device", "cpu", "--variants", "eager,pass", "--json", out]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert [(r["what"], r["variant"]) for r in rows] == [
+        (what, variant) for variant in ("eager", "pass") for what in ("block", "norm", "silu")]

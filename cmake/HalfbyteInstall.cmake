@@ -10,10 +10,12 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-# A wheel (scikit-build-core) takes the library alone, one file, next to the Python modules.
+# A wheel (scikit-build-core) takes the library and the operators' kernels, next to the Python
+# modules. They are loaded by path, the library first, so that the other finds it by its soname.
 if(SKBUILD)
   install(FILES $<TARGET_FILE:halfbyte> DESTINATION halfbyte RENAME libhalfbyte.so
           COMPONENT python)
+  install(FILES $<TARGET_FILE:halfbyte_torch> DESTINATION halfbyte COMPONENT python)
   return()
 endif()
 

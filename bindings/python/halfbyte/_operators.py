@@ -1,333 +1,311 @@
-"""torch.ops.halfbyte.*: schemas, implementations through the C ABI, and fake implementations.
+"""torch.ops.halfbyte.*: schemas and fake implementations.
 
-Every operator returns a fixed number of tensors; one that a call does not produce is empty ([0]).
-The real and the fake implementation allocate with the same function, so they cannot disagree.
+The kernels are bindings/python/csrc; they take the arguments in the schemas' order. Every operator
+returns a fixed number of tensors; one that a call does not produce is empty ([0]). An .out overload
+writes to tensors of the caller's and allocates nothing. The tests compare fake and real outputs.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from halfbyte import _library
 
-FORMATS = {"nvfp4": 0, "mxfp4": 1, "fp8": 2}
-LAYOUTS = {"linear": 0, "128x4": 1, "8x4": 2}
-SCALES = {"tensor": 0, "row": 1, "computed": 2}
-SCALE_RULES = {"kernel": 0, "te": 1}
-MX_RULES = {"round_up": 0, "ocp_floor": 1}
-ROUNDINGS = {"float32": 0, "huggingface": 1}
-
-_BLOCK = {"nvfp4": 16, "mxfp4": 32, "fp8": 1}
-_DEQUANTIZED = (torch.float32, torch.float16, torch.bfloat16)
+FORMATS = ("nvfp4", "mxfp4", "fp8")
+LAYOUTS = ("linear", "128x4", "8x4")
+SCALES = ("tensor", "row", "computed")
+SCALE_RULES = ("kernel", "te")
+MX_RULES = ("round_up", "ocp_floor")
+ROUNDINGS = ("float32", "huggingface")
+STYLES = ("neox", "gptj")
+METHODS = ("auto", "exact", "tensor_core", "dequantize", "fp8", "block_scaled")
+SCALINGS = ("none", "linear", "llama3", "yarn")
+DEQUANTIZED = (torch.float32, torch.float16, torch.bfloat16)
+BLOCK = {"nvfp4": 16, "mxfp4": 32, "fp8": 1}
 _TILE_ROWS = {"linear": 1, "128x4": 128, "8x4": 8}
+_NAMES = {
+    "format": FORMATS,
+    "layout": LAYOUTS,
+    "a_layout": LAYOUTS,
+    "b_layout": LAYOUTS,
+    "method": METHODS,
+    "second_layout": LAYOUTS,
+    "scale": SCALES,
+    "scale_rule": SCALE_RULES,
+    "mx_rule": MX_RULES,
+    "rounding": ROUNDINGS,
+    "style": STYLES,
+    "scaling": SCALINGS,
+}
 
-_QUANTIZE_OPTIONS = (
+# Parts of the schemas.
+_GIVEN = "Tensor? global_scale=None, Tensor? decode_scale=None"
+_OPTIONS = (
     'str format="nvfp4", str layout="linear", str? second_layout=None, str scale="tensor", '
     'str scale_rule="kernel", str mx_rule="round_up"'
 )
-_SCHEMAS = {
-    "quantize": (
-        "(Tensor x, Tensor? global_scale=None, Tensor? decode_scale=None, *, "
-        f"{_QUANTIZE_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-    ),
-    "rmsnorm_quantize": (
-        "(Tensor x, Tensor weight, Tensor(a!)? residual=None, Tensor? global_scale=None, "
-        'Tensor? decode_scale=None, *, float eps=1e-6, str rounding="float32", '
-        f"bool bias=False, bool normed=False, {_QUANTIZE_OPTIONS}) "
-        "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-    ),
-    "dequantize": (
-        "(Tensor codes, Tensor? scales=None, Tensor? global_scale=None, "
-        'Tensor? decode_scale=None, *, str format="nvfp4", str layout="linear", '
-        "ScalarType? dtype=None) -> Tensor"
-    ),
-}
+_GROUPS = "Tensor? row_offsets=None, Tensor? scale_row_offsets=None"
+_SIX = "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor"
+_OUT = (
+    "Tensor(b!) codes, Tensor(c!)? scales=None, Tensor(d!)? scales_second=None, "
+    "Tensor(e!)? row_scale=None, Tensor(f!)? computed_global_scale=None, "
+    "Tensor(g!)? computed_decode_scale=None"
+)
+_NORM = 'float eps=1e-6, str rounding="float32", bool bias=False'
+_NORMALISED = "Tensor x, Tensor weight, Tensor(a!)? residual=None"
+_ACTIVATION = (
+    "int interleave=0, float? clamp=None, float alpha=1.0, float up_bias=0.0, "
+    'str rounding="float32"'
+)
+_PACKED = f'Tensor codes, Tensor? scales=None, {_GIVEN}, str format="nvfp4", str layout="linear"'
+_ROPE = (
+    'Tensor positions, Tensor cos, Tensor sin, str style="neox", int? rope_dim=None, '
+    "int rope_offset=0, bool inverse=False"
+)
+_GEMM = (
+    "Tensor a, Tensor b, Tensor? b_scales=None, Tensor? a_scales=None, "
+    "Tensor? a_global_scale=None, Tensor? a_decode_scale=None, Tensor? b_global_scale=None, "
+    'Tensor? b_decode_scale=None, Tensor? bias=None, str format="nvfp4", str a_layout="linear", '
+    'str b_layout="linear", str method="auto", int? prepared_rows=None, '
+    "Tensor? row_offsets=None, Tensor? scale_row_offsets=None"
+)
+
+_registry = torch.library.Library("halfbyte", "DEF")
 
 
-class Options(NamedTuple):
-    """The options that every operator ending in a quantization shares, as their names. The defaults
-    are the schemas': torch leaves arguments at their default out."""
+def operator(schema: str) -> Callable:
+    """Defines the operator of `schema`. The decorated function is its fake implementation: it takes
+    all arguments, defaults filled in, as attributes of one object. Names of enums are checked
+    before, so that a compiled program fails where it is traced."""
 
-    format: str = "nvfp4"
-    layout: str = "linear"
-    second_layout: str | None = None
-    scale: str = "tensor"
-    scale_rule: str = "kernel"
-    mx_rule: str = "round_up"
+    def define(fake: Callable[[SimpleNamespace], Any]) -> Callable:
+        _registry.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        qualified = schema.partition("(")[0]
+        name, _, overload = qualified.partition(".")
+        arguments = getattr(getattr(torch.ops.halfbyte, name), overload or "default")._schema.arguments
+        positional = [argument.name for argument in arguments]
+        defaults = {a.name: a.default_value for a in arguments if a.has_default_value()}
 
+        def bound(*args: Any, **kwargs: Any) -> Any:
+            values = {**defaults, **dict(zip(positional, args, strict=False)), **kwargs}
+            check_names(name, values)
+            return fake(SimpleNamespace(**values))
 
-class Outputs(NamedTuple):
-    codes: Tensor
-    scales: Tensor
-    scales_second: Tensor
-    row_scale: Tensor
-    global_scale: Tensor
-    decode_scale: Tensor
+        torch.library.register_fake(f"halfbyte::{qualified}", bound, lib=_registry)
+        return fake
 
-
-def _value(operator: str, argument: str, name: str, names: dict[str, int]) -> int:
-    value = names.get(name)
-    if value is None:
-        known = ", ".join(names)
-        raise ValueError(f"{operator}: {argument}: expected one of {known}, got {name!r}")
-    return value
+    return define
 
 
-@functools.cache
-def _spec(operator: str, options: Options) -> _library.QuantizeSpec:
-    """Checked names as the C struct; a program uses a handful of combinations."""
-    second_layout = "linear" if options.second_layout is None else options.second_layout
-    return _library.QuantizeSpec(
-        format=_value(operator, "format", options.format, FORMATS),
-        layout=_value(operator, "layout", options.layout, LAYOUTS),
-        second_layout=_value(operator, "second_layout", second_layout, LAYOUTS),
-        scale=_value(operator, "scale", options.scale, SCALES),
-        scale_rule=_value(operator, "scale_rule", options.scale_rule, SCALE_RULES),
-        mx_rule=_value(operator, "mx_rule", options.mx_rule, MX_RULES),
-    )
+def check_names(operator: str, values: dict[str, Any]) -> None:
+    for argument, known in _NAMES.items():
+        value = values.get(argument)
+        if value is not None and value not in known:
+            refuse(operator, argument, f"one of {', '.join(known)}", repr(value))
 
 
-def _scales_shape(layout: str, leading: list[int], rows: int, columns: int) -> list[int]:
+def refuse(operator: str, argument: str, expected: object, got: object) -> None:
+    raise ValueError(f"{operator}: {argument}: expected {expected}, got {got}")
+
+
+def scales_shape(layout: str, leading: Sequence[int], rows: int, columns: int) -> list[int]:
+    """Of the block scales of `rows` rows in `leading` dimensions, `columns` blocks each."""
     if layout == "linear":
         return [*leading, columns]
     tile = _TILE_ROWS[layout]
     return [(rows + tile - 1) // tile * tile, (columns + 3) // 4 * 4]
 
 
-def _allocate(operator: str, x: Tensor, options: Options) -> Outputs:
-    """The outputs, uninitialised: the library writes every byte, padding included."""
-    block = _BLOCK[options.format]
+def _outputs(operator: str, argument: str, x: Tensor, a: SimpleNamespace) -> tuple[Tensor, ...]:
+    """The six outputs of quantizing x, or, for `gate_up`, half of its columns."""
+    block = BLOCK[a.format]
     if x.dim() < 1:
-        raise ValueError(f"{operator}: x: expected at least one dimension, got a scalar")
-    *leading, columns = x.shape
-    if columns < 1 or columns % block != 0:
-        raise ValueError(
-            f"{operator}: x: expected a last dimension that is a positive multiple of {block} "
-            f"({options.format} blocks), got {columns}"
+        refuse(operator, argument, "at least one dimension", "a scalar")
+    *leading, width = x.shape
+    factor = 2 if argument == "gate_up" else 1
+    if width < 1 or width % (factor * block) != 0:
+        expected = (
+            f"a last dimension that is a positive multiple of {block} ({a.format} blocks)"
+            if factor == 1
+            else f"a last dimension 2I, I a multiple of {block}"
         )
-    return _outputs(leading, columns, x.device, options)
+        refuse(operator, argument, expected, width)
+    columns, rows = width // factor, math.prod(leading)
+    has_scales = a.format != "fp8"
+    second = a.second_layout if has_scales else None
+    scale_rows = getattr(a, "scale_rows", None)
 
-
-def _outputs(leading: list[int], columns: int, device: torch.device, options: Options) -> Outputs:
-    block = _BLOCK[options.format]
-    rows = math.prod(leading)
-    empty = functools.partial(torch.empty, device=device)
-    has_scales = options.format != "fp8"
-    second = options.second_layout if has_scales else None
+    def empty(shape: Sequence[int] | int, dtype: torch.dtype = torch.uint8) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=x.device)
 
     def scales(layout: str) -> Tensor:
-        return empty(_scales_shape(layout, leading, rows, columns // block), dtype=torch.uint8)
+        if scale_rows is not None:
+            return empty(scales_shape(layout, [scale_rows], scale_rows, columns // block))
+        return empty(scales_shape(layout, leading, rows, columns // block))
 
-    computed = 1 if options.scale == "computed" else 0
-    return Outputs(
-        empty([*leading, columns // 2 if has_scales else columns], dtype=torch.uint8),
-        scales(options.layout) if has_scales else empty(0, dtype=torch.uint8),
-        scales(second) if second is not None else empty(0, dtype=torch.uint8),
-        empty(rows if options.scale == "row" else 0, dtype=torch.float32),
-        empty(computed, dtype=torch.float32),
-        empty(computed, dtype=torch.float32),
+    computed = 1 if a.scale == "computed" else 0
+    return (
+        empty([*leading, columns // 2 if has_scales else columns]),
+        scales(a.layout) if has_scales else empty(0),
+        scales(second) if second is not None else empty(0),
+        empty(rows if a.scale == "row" else 0, torch.float32),
+        empty(computed, torch.float32),
+        empty(computed, torch.float32),
     )
 
 
-def _c_outputs(operator: str, out: Outputs, options: Options) -> _library.QuantizeOutputs:
-    view = _library.tensor
-    fields = {"codes": view(operator, "codes", out.codes)}
-    if options.format != "fp8":
-        fields["scales"] = view(operator, "scales", out.scales)
-    if options.second_layout is not None:
-        fields["scales_second"] = view(operator, "scales_second", out.scales_second)
-    if options.scale == "row":
-        fields["row_scale"] = view(operator, "row_scale", out.row_scale)
-    if options.scale == "computed":
-        fields["global_scale"] = view(operator, "global_scale", out.global_scale)
-        fields["decode_scale"] = view(operator, "decode_scale", out.decode_scale)
-    return _library.QuantizeOutputs(**fields)
+def _nothing(a: SimpleNamespace) -> None:
+    """The fake of an operator that only writes to its arguments."""
 
 
-def _run(operator: str, args: _library._Sized, x: Tensor, scale: str = "tensor") -> None:
-    """On torch's current stream, or with torch's number of threads."""
-    if not x.is_cuda:
-        _library.call(operator, args, _library.Execution(num_threads=torch.get_num_threads()))
-        return
-    with torch.cuda.device(x.device):
-        size = _library.workspace_bytes(SCALES[scale])
-        workspace = torch.empty(size, dtype=torch.uint8, device=x.device) if size else None
-        execution = _library.Execution(
-            stream=torch.cuda.current_stream(x.device).cuda_stream,
-            workspace=None if workspace is None else workspace.data_ptr(),
-            workspace_bytes=size,
-        )
-        _library.call(operator, args, execution)
+@operator(f"quantize(Tensor x, {_GIVEN}, {_OPTIONS}, {_GROUPS}, int? scale_rows=None) -> ({_SIX})")
+def _quantize(a: SimpleNamespace) -> tuple[Tensor, ...]:
+    return _outputs("quantize", "x", a.x, a)
 
 
-def _quantize(
-    x: Tensor,
-    global_scale: Tensor | None = None,
-    decode_scale: Tensor | None = None,
-    **names: str | None,
-) -> Outputs:
-    name = "quantize"
-    options = Options(**names)
-    spec = _spec(name, options)
-    out = _allocate(name, x, options)
-    args = _library.QuantizeArgs(
-        x=_library.tensor(name, "x", x),
-        global_scale=_library.tensor(name, "global_scale", global_scale),
-        decode_scale=_library.tensor(name, "decode_scale", decode_scale),
-        spec=spec,
-        out=_c_outputs(name, out, options),
-    )
-    _run(name, args, x, options.scale)
-    return out
+operator(f"quantize.out(Tensor x, {_GIVEN}, {_OPTIONS}, {_GROUPS}, *, {_OUT}) -> ()")(_nothing)
 
 
-def _quantize_fake(
-    x: Tensor,
-    global_scale: Tensor | None = None,
-    decode_scale: Tensor | None = None,
-    **names: str | None,
-) -> Outputs:
-    options = Options(**names)
-    _spec("quantize", options)
-    return _allocate("quantize", x, options)
+@operator(f"rmsnorm({_NORMALISED}, {_NORM}) -> Tensor")
+def _rmsnorm(a: SimpleNamespace) -> Tensor:
+    return torch.empty(a.x.shape, dtype=a.x.dtype, device=a.x.device)
 
 
-def _rmsnorm_quantize(
-    x: Tensor,
-    weight: Tensor,
-    residual: Tensor | None = None,
-    global_scale: Tensor | None = None,
-    decode_scale: Tensor | None = None,
-    *,
-    eps: float = 1e-6,
-    rounding: str = "float32",
-    bias: bool = False,
-    normed: bool = False,
-    **names: str | None,
-) -> tuple[Tensor, ...]:
-    name = "rmsnorm_quantize"
-    options = Options(**names)
-    spec = _spec(name, options)
-    norm = _library.NormArgs(
-        eps=eps,
-        rounding=_value(name, "rounding", rounding, ROUNDINGS),
-        weight_bias=int(bias),
-        x=_library.tensor(name, "x", x),
-        weight=_library.tensor(name, "weight", weight),
-        residual=_library.tensor(name, "residual", residual),
-    )
-    out = _allocate(name, x, options)
-    y = _allocate_normed(x, normed)
-    args = _library.RmsNormQuantizeArgs(
-        norm=norm,
-        normed=_library.tensor(name, "normed", y if normed else None),
-        global_scale=_library.tensor(name, "global_scale", global_scale),
-        decode_scale=_library.tensor(name, "decode_scale", decode_scale),
-        spec=spec,
-        out=_c_outputs(name, out, options),
-    )
-    _run(name, args, x, options.scale)
-    if residual is not None and not residual.is_inference():
-        torch.autograd.graph.increment_version(residual)  # it was written behind torch's back
-    return (*out, y)
+operator(f"rmsnorm.out({_NORMALISED}, {_NORM}, *, Tensor(b!) y) -> ()")(_nothing)
 
 
-def _allocate_normed(x: Tensor, normed: bool) -> Tensor:
-    return torch.empty(x.shape if normed else 0, dtype=x.dtype, device=x.device)
+@operator(
+    f"rmsnorm_quantize({_NORMALISED}, {_GIVEN}, {_NORM}, bool normed=False, {_OPTIONS}) "
+    f"-> ({_SIX}, Tensor)"
+)
+def _rmsnorm_quantize(a: SimpleNamespace) -> tuple[Tensor, ...]:
+    y = torch.empty(a.x.shape if a.normed else 0, dtype=a.x.dtype, device=a.x.device)
+    return (*_outputs("rmsnorm_quantize", "x", a.x, a), y)
 
 
-def _rmsnorm_quantize_fake(
-    x: Tensor,
-    weight: Tensor,
-    residual: Tensor | None = None,
-    global_scale: Tensor | None = None,
-    decode_scale: Tensor | None = None,
-    *,
-    eps: float = 1e-6,
-    rounding: str = "float32",
-    bias: bool = False,
-    normed: bool = False,
-    **names: str | None,
-) -> tuple[Tensor, ...]:
-    options = Options(**names)
-    _spec("rmsnorm_quantize", options)
-    _value("rmsnorm_quantize", "rounding", rounding, ROUNDINGS)
-    return (*_allocate("rmsnorm_quantize", x, options), _allocate_normed(x, normed))
+operator(
+    f"rmsnorm_quantize.out({_NORMALISED}, {_GIVEN}, {_NORM}, {_OPTIONS}, *, {_OUT}, "
+    "Tensor(h!)? normed=None) -> ()"
+)(_nothing)
 
 
-def _dequantize(
-    codes: Tensor,
-    scales: Tensor | None = None,
-    global_scale: Tensor | None = None,
-    decode_scale: Tensor | None = None,
-    *,
-    format: str = "nvfp4",
-    layout: str = "linear",
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    name = "dequantize"
-    c_format = _value(name, "format", format, FORMATS)
-    c_layout = _value(name, "layout", layout, LAYOUTS)
-    x = _allocate_dequantized(codes, format, dtype)
-    args = _library.DequantizeArgs(
-        format=c_format,
-        layout=c_layout,
-        rows=math.prod(x.shape[:-1]),
-        columns=x.shape[-1],
-        codes=_library.tensor(name, "codes", codes),
-        scales=_library.tensor(name, "scales", scales),
-        global_scale=_library.tensor(name, "global_scale", global_scale),
-        decode_scale=_library.tensor(name, "decode_scale", decode_scale),
-        x=_library.tensor(name, "x", x),
-    )
-    _run(name, args, codes)
-    return x
+@operator(f"silu_mul(Tensor gate_up, {_ACTIVATION}) -> Tensor")
+def _silu_mul(a: SimpleNamespace) -> Tensor:
+    if a.gate_up.dim() < 1:
+        refuse("silu_mul", "gate_up", "at least one dimension", "a scalar")
+    *leading, width = a.gate_up.shape
+    if width < 1 or width % 2 != 0:
+        refuse("silu_mul", "gate_up", "a last dimension 2I", width)
+    _check_interleave("silu_mul", a)
+    return torch.empty([*leading, width // 2], dtype=a.gate_up.dtype, device=a.gate_up.device)
 
 
-def _allocate_dequantized(codes: Tensor, format: str, dtype: torch.dtype | None) -> Tensor:
-    if codes.dim() < 1:
-        raise ValueError("dequantize: codes: expected at least one dimension, got a scalar")
-    dtype = dtype or torch.bfloat16
-    if dtype not in _DEQUANTIZED:
-        raise ValueError(f"dequantize: dtype: expected float32, float16 or bfloat16, got {dtype}")
-    columns = codes.shape[-1] * (1 if format == "fp8" else 2)
-    return torch.empty([*codes.shape[:-1], columns], dtype=dtype, device=codes.device)
+operator(f"silu_mul.out(Tensor gate_up, {_ACTIVATION}, *, Tensor(a!) y) -> ()")(_nothing)
 
 
-def _dequantize_fake(
-    codes: Tensor,
-    scales: Tensor | None = None,
-    global_scale: Tensor | None = None,
-    decode_scale: Tensor | None = None,
-    *,
-    format: str = "nvfp4",
-    layout: str = "linear",
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    _value("dequantize", "format", format, FORMATS)
-    _value("dequantize", "layout", layout, LAYOUTS)
-    return _allocate_dequantized(codes, format, dtype)
+@operator(
+    f"silu_mul_quantize(Tensor gate_up, {_GIVEN}, {_ACTIVATION}, {_OPTIONS}, {_GROUPS}, "
+    f"int? scale_rows=None) -> ({_SIX})"
+)
+def _silu_mul_quantize(a: SimpleNamespace) -> tuple[Tensor, ...]:
+    _check_interleave("silu_mul_quantize", a)
+    return _outputs("silu_mul_quantize", "gate_up", a.gate_up, a)
 
 
-_registry = torch.library.Library("halfbyte", "DEF")
+operator(
+    f"silu_mul_quantize.out(Tensor gate_up, {_GIVEN}, {_ACTIVATION}, {_OPTIONS}, {_GROUPS}, *, "
+    f"{_OUT}) -> ()"
+)(_nothing)
 
 
-def _register(name: str, schema: str, real: Callable, fake: Callable) -> None:
-    _registry.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _registry.impl(name, real, "CPU")
-    _registry.impl(name, real, "CUDA")
-    torch.library.register_fake(f"halfbyte::{name}", fake, lib=_registry)
+def _check_interleave(operator: str, a: SimpleNamespace) -> None:
+    if a.interleave not in (0, 1, 8):
+        refuse(operator, "interleave", "0 (halves), 1 or 8", a.interleave)
 
 
-for _name, _real, _fake in (
-    ("quantize", _quantize, _quantize_fake),
-    ("rmsnorm_quantize", _rmsnorm_quantize, _rmsnorm_quantize_fake),
-    ("dequantize", _dequantize, _dequantize_fake),
-):
-    _register(_name, _SCHEMAS[_name], _real, _fake)
+@operator(f"dequantize({_PACKED}, ScalarType? dtype=None) -> Tensor")
+def _dequantize(a: SimpleNamespace) -> Tensor:
+    if a.codes.dim() < 1:
+        refuse("dequantize", "codes", "at least one dimension", "a scalar")
+    dtype = a.dtype or torch.bfloat16
+    if dtype not in DEQUANTIZED:
+        refuse("dequantize", "dtype", "float32, float16 or bfloat16", dtype)
+    columns = a.codes.shape[-1] * (1 if a.format == "fp8" else 2)
+    return torch.empty([*a.codes.shape[:-1], columns], dtype=dtype, device=a.codes.device)
+
+
+operator(f"dequantize.out({_PACKED}, *, Tensor(a!) x) -> ()")(_nothing)
+
+
+@operator(f"gemm({_GEMM}, ScalarType? dtype=None) -> Tensor")
+def _gemm(a: SimpleNamespace) -> Tensor:
+    packed = a.a.dtype == torch.uint8
+    dtype = a.dtype or (torch.bfloat16 if packed else a.a.dtype)
+    if a.prepared_rows is None and a.b.dim() < 2:
+        refuse("gemm", "b", "[N, K/2], or [groups, N, K/2]", "fewer dimensions")
+    rows = a.b.shape[-2] if a.prepared_rows is None else a.prepared_rows
+    return torch.empty([*a.a.shape[:-1], rows], dtype=dtype, device=a.a.device)
+
+
+@operator(
+    f"gemm_pair({_GEMM}, *, Tensor second_b, Tensor? second_b_scales=None, "
+    "Tensor? second_b_global_scale=None, Tensor? second_b_decode_scale=None, "
+    "Tensor? second_bias=None, int? second_prepared_rows=None, ScalarType? dtype=None) -> Tensor"
+)
+def _gemm_pair(a: SimpleNamespace) -> Tensor:
+    """Two products of one a, [.., 2N]: halfbyte.compile makes it of gate and up."""
+    one = _gemm(a)
+    return one.new_empty([*one.shape[:-1], 2 * one.shape[-1]])
+
+
+operator(f"gemm.out({_GEMM}, *, Tensor(a!) c) -> ()")(_nothing)
+
+
+@operator(
+    'prepare_weights(Tensor codes, Tensor scales, str format="nvfp4", str layout="linear") -> Tensor'
+)
+def _prepare_weights(a: SimpleNamespace) -> Tensor:
+    rows, columns = a.codes.shape[-2], 2 * a.codes.shape[-1]
+    size = _library.prepared_weight_bytes(FORMATS.index(a.format), int(rows), int(columns))
+    return torch.empty(size, dtype=torch.uint8, device=a.codes.device)
+
+
+@operator(
+    "unprepare_weights(Tensor prepared, int rows, int columns, str format=\"nvfp4\") "
+    "-> (Tensor, Tensor)"
+)
+def _unprepare_weights(a: SimpleNamespace) -> tuple[Tensor, Tensor]:
+    shapes = ([a.rows, a.columns // 2], [a.rows, a.columns // BLOCK[a.format]])
+    return tuple(torch.empty(s, dtype=torch.uint8, device=a.prepared.device) for s in shapes)
+
+
+@operator("amax(Tensor x, bool per_row=False) -> Tensor")
+def _amax(a: SimpleNamespace) -> Tensor:
+    count = math.prod(a.x.shape[:-1]) if a.per_row else 1
+    return torch.empty(count, dtype=torch.float32, device=a.x.device)
+
+
+operator("amax.out(Tensor x, bool per_row=False, *, Tensor(a!) amax) -> ()")(_nothing)
+
+
+@operator(f"rope(Tensor x, {_ROPE}) -> Tensor")
+def _rope(a: SimpleNamespace) -> Tensor:
+    return torch.empty(a.x.shape, dtype=a.x.dtype, device=a.x.device)
+
+
+operator(f"rope_(Tensor(a!) x, {_ROPE}) -> ()")(_nothing)
+operator(f"rope.out(Tensor x, {_ROPE}, *, Tensor(a!) y) -> ()")(_nothing)
+operator(
+    'rope_table.out(Tensor(a!) cos, Tensor(b!) sin, float theta, str scaling="none", '
+    "bool truncate=True, float factor=0.0, float low_freq_factor=0.0, float high_freq_factor=0.0, "
+    "float original_max_position=0.0, float beta_fast=0.0, float beta_slow=0.0, "
+    "float attention_factor=0.0, float mscale=0.0, float mscale_all_dim=0.0) -> ()"
+)(_nothing)
+
+_library.register_kernels()

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from helpers import same_packed
 
 import halfbyte
 
@@ -25,10 +26,10 @@ SHAPES = [(3, 64), (2, 3, 64), (0, 64), (64,)]
 @pytest.mark.parametrize("shape", SHAPES)
 def test_opcheck_quantize(device: str, options: dict, shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, dtype=torch.bfloat16, device=device)
-    torch.library.opcheck(torch.ops.halfbyte.quantize, (x,), options)
+    torch.library.opcheck(torch.ops.halfbyte.quantize.default, (x,), options)
     if not options:
         g = torch.ones(1, device=device)
-        torch.library.opcheck(torch.ops.halfbyte.quantize, (x, g), options)
+        torch.library.opcheck(torch.ops.halfbyte.quantize.default, (x, g), options)
 
 
 @pytest.mark.parametrize("options", [o for o in OPTIONS if "scale_rule" not in o], ids=str)
@@ -43,7 +44,7 @@ def test_opcheck_rmsnorm_quantize(
         weight = torch.ones(shape[-1], dtype=torch.bfloat16, device=device)
         arguments = {"normed": normed, "rounding": "huggingface", **options}
         torch.library.opcheck(
-            torch.ops.halfbyte.rmsnorm_quantize, (x, weight, residual), arguments
+            torch.ops.halfbyte.rmsnorm_quantize.default, (x, weight, residual), arguments
         )
 
 
@@ -54,7 +55,7 @@ def test_opcheck_dequantize(device: str, options: dict) -> None:
     options = {name: options[name] for name in ("format", "layout") if name in options}
     for dtype in (None, torch.float32):
         torch.library.opcheck(
-            torch.ops.halfbyte.dequantize,
+            torch.ops.halfbyte.dequantize.default,
             (packed.codes, packed.scales, None, scale),
             {**options, "dtype": dtype},
         )
@@ -113,6 +114,24 @@ def test_cuda_graph(options: dict) -> None:
     x.copy_(torch.randn_like(x))
     graph.replay()
     expected = halfbyte.quantize(x, **options)
-    for got, want in zip(captured, expected, strict=True):
-        assert (got is None) == (want is None)
-        assert got is None or torch.equal(got, want)
+    same_packed(captured, expected)
+
+
+def test_errors_of_a_traced_call() -> None:
+    x = torch.ones(4, 64)
+    for function, message in [
+        (lambda x: halfbyte.quantize(x, layout="4x4").codes, "quantize: layout: expected one of"),
+        (lambda x: halfbyte.quantize(x[:, :60]).codes, "quantize: x: expected .* multiple of 16"),
+    ]:
+        torch._dynamo.reset()
+        with pytest.raises(Exception, match=message):
+            torch.compile(function, fullgraph=True, backend="aot_eager")(x)
+
+
+def test_a_quantized_tensor_leaves_a_compiled_function() -> None:
+    x = torch.randn(4, 64)
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x: halfbyte.quantize(x, scale="row"), fullgraph=True, backend="aot_eager"
+    )
+    same_packed(compiled(x), halfbyte.quantize(x, scale="row"))

@@ -6,29 +6,9 @@ import definition
 import numpy as np
 import pytest
 import torch
+from helpers import DTYPES, sample, same, same_packed
 
 import halfbyte
-
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-
-
-def sample(*shape: int, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(shape, generator=generator) * 3
-    rows = x.view(-1, shape[-1])
-    if rows.shape[0] > 4:  # the table of special blocks
-        rows[0, :16] = 0.0
-        rows[1, 3] = float("nan")
-        rows[2, 5] = float("inf")
-        rows[3, 7] = -float("inf")
-        rows[4, :16] = -0.0
-    return x.to(dtype)
-
-
-def same(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    assert actual.dtype == expected.dtype and actual.shape == expected.shape
-    torch.testing.assert_close(actual.cpu(), expected.cpu(), rtol=0, atol=0, equal_nan=True)
-
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("g", [None, 1.0, 37.5, 1e-3, 3e38, 1e-45])
@@ -134,11 +114,7 @@ def test_fused_is_unfused(device: str, dtype: torch.dtype, options: dict[str, st
     x, weight = sample(2, 6, 96, dtype=dtype).to(device), sample(96, dtype=dtype).to(device)
     fused = halfbyte.rmsnorm_quantize(x, weight, normed=True, **options)
     unfused = halfbyte.quantize(fused.normed, **options)
-    for name in halfbyte.Quantized._fields[:-1]:
-        actual, expected = getattr(fused, name), getattr(unfused, name)
-        assert (actual is None) == (expected is None), name
-        if actual is not None:
-            same(actual, expected)
+    same_packed(fused._replace(normed=None), unfused)
     quiet = halfbyte.rmsnorm_quantize(x, weight, **options)
     assert quiet.normed is None
     same(quiet.codes, fused.codes)
@@ -152,10 +128,7 @@ def test_gpu_is_cpu(options: dict[str, str]) -> None:
     x = sample(33, 160)
     reference = halfbyte.quantize(x, **options)
     actual = halfbyte.quantize(x.cuda(), **options)
-    for got, expected in zip(actual, reference, strict=True):
-        assert (got is None) == (expected is None)
-        if got is not None:
-            same(got, expected)
+    same_packed(actual, reference)
 
 
 def test_threads_do_not_matter() -> None:
