@@ -117,7 +117,8 @@ typedef struct halfbyte_execution {
   /* CUDA, sm_90 and later; no effect elsewhere. 1: the kernel may start while the one before it on
      the stream runs, and waits for it before it touches any tensor. */
   int32_t programmatic_launch;
-  int32_t constant_weights; /* 1: nothing on the stream writes the weight: fetch it before that wait */
+  int32_t
+      constant_weights; /* 1: nothing on the stream writes the weight: fetch it before that wait */
 } halfbyte_execution;
 
 /* Bytes of device workspace that scale = computed needs on CUDA; 0 for the other modes. */

@@ -1,10 +1,7 @@
 #include "halfbyte/ops/common/testing_random.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 
 #include "halfbyte/formats/e2m1.h"
@@ -363,64 +360,6 @@ std::string describe(const QuantizeSpec& spec) {
          (spec.second_layout ? formats::layout_name(*spec.second_layout) : "none") + ", scale " +
          formats::scale_mode_name(spec.scale) + (spec.scale_rule == ScaleRule::kTe ? ", te" : "") +
          (spec.mx_rule == MxRule::kOcpFloor ? ", ocp_floor" : "");
-}
-
-namespace {
-
-// Whether every runner leaves what `expected` does; a failure names the seed.
-bool runners_agree(const Case& test, std::uint64_t seed, const Runner& expecting,
-                   const std::vector<Runner>& runners) {
-  const std::string about =
-      "seed " + std::to_string(seed) + "\n" + test.text + "\n" + test.tensors.describe();
-  TensorSet expected = test.tensors.clone();
-  const base::Status status = expecting.run(expected, test.operation);
-  if (!status.ok()) {
-    ADD_FAILURE() << status.message() << ", " << about;
-    return false;
-  }
-  for (const Runner& runner : runners) {
-    TensorSet actual = test.tensors.clone();
-    const base::Status ran = runner.run(actual, test.operation);
-    const std::string difference = ran.ok() ? first_difference(expected, actual) : ran.message();
-    if (difference.empty()) continue;
-    ADD_FAILURE() << runner.name << ": " << difference << ", " << about;
-    return false;
-  }
-  return true;
-}
-
-}  // namespace
-
-void expect_equals_reference(const std::function<Case(Random&)>& make_case,
-                             std::uint64_t first_seed, int count,
-                             const std::vector<Runner>& runners) {
-  if (const char* most = std::getenv("HALFBYTE_TEST_CASES"))
-    count = std::min(count, std::atoi(most));
-  int failures = 0;
-  for (int i = 0; i < count && failures < 3; ++i) {
-    const std::uint64_t seed = first_seed + static_cast<std::uint64_t>(i);
-    Random random(seed);
-    random.aligned = i % 2 == 0;
-    failures += !runners_agree(make_case(random), seed, reference_runner(), runners);
-  }
-}
-
-void expect_every_row_length(const std::function<Case(Random&)>& make_case,
-                             std::uint64_t first_seed, const std::vector<Runner>& runners) {
-  std::vector<std::int64_t> lengths = {36864, 53248, 65536, 65552, 98304, 131072, 131088};
-  for (std::int64_t columns = 16; columns <= 32768; columns += 16) lengths.push_back(columns);
-  std::size_t count = lengths.size();
-  if (const char* most = std::getenv("HALFBYTE_TEST_CASES"))
-    count = std::min(count, static_cast<std::size_t>(std::atoi(most)));
-  const Runner cpu = cpu_runner("cpu", base::Execution());
-  int failures = 0;
-  for (std::size_t i = 0; i < count && failures < 3; ++i) {
-    const std::uint64_t seed = first_seed + i;
-    Random random(seed);
-    random.aligned = true;
-    random.columns = lengths[i];
-    failures += !runners_agree(make_case(random), seed, cpu, runners);
-  }
 }
 
 }  // namespace halfbyte::ops::testing

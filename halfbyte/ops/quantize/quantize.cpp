@@ -22,13 +22,8 @@ using formats::ScaleKind;
 
 namespace {
 
-struct Implementation {
-  CpuLevel level;
-  const QuantizeKernels* kernels;
-};
-
 // In order of preference; the reference runs where nothing else does.
-constexpr Implementation kImplementations[] = {
+constexpr LevelKernel<const QuantizeKernels*> kImplementations[] = {
 #ifdef HALFBYTE_HAS_CPU_V4
     {CpuLevel::kV4, &v4::kQuantizeKernels},
 #endif
@@ -40,13 +35,6 @@ constexpr Implementation kImplementations[] = {
 #endif
     {CpuLevel::kReference, &reference::kQuantizeKernels},
 };
-
-const QuantizeKernels& kernels_for(CpuLevel level) {
-  for (const Implementation& implementation : kImplementations) {
-    if (implementation.level == level) return *implementation.kernels;
-  }
-  return reference::kQuantizeKernels;
-}
 
 Status run_quantize(const QuantizeArgs& args, const Execution& execution) {
   // From the first line on: the checks compare floats too, and a subnormal scale is a valid one.
@@ -70,7 +58,7 @@ Status run_quantize(const QuantizeArgs& args, const Execution& execution) {
     if (computed) HALFBYTE_RETURN_IF_ERROR(check_workspace(execution));
     return cuda::quantize(x.value(), target, args.x.device, execution);
   }
-  const QuantizeKernels& kernels = kernels_for(choice.value().cpu_level);
+  const QuantizeKernels& kernels = *kernel_of(kImplementations, choice.value().cpu_level);
   float amax = 0.0f;
   if (computed) {
     kernels.amax(x.value(), false, &amax, execution.num_threads);
@@ -170,7 +158,7 @@ Status run_dequantize(const DequantizeArgs& args, const Execution& execution) {
   HALFBYTE_RETURN_IF_ERROR(overlap.result());
 
   if (choice.value().cuda) return cuda::dequantize(problem, args.x.device, execution);
-  kernels_for(choice.value().cpu_level).dequantize(problem, execution.num_threads);
+  kernel_of(kImplementations, choice.value().cpu_level)->dequantize(problem, execution.num_threads);
   return {};
 }
 
@@ -191,7 +179,8 @@ Status run_amax(const AmaxArgs& args, const Execution& execution) {
   if (choice.value().cuda) {
     return cuda::amax(x.value(), args.per_row, amax, args.x.device, execution);
   }
-  kernels_for(choice.value().cpu_level).amax(x.value(), args.per_row, amax, execution.num_threads);
+  kernel_of(kImplementations, choice.value().cpu_level)
+      ->amax(x.value(), args.per_row, amax, execution.num_threads);
   return {};
 }
 

@@ -19,13 +19,8 @@ using formats::RowTarget;
 
 namespace {
 
-struct Implementation {
-  CpuLevel level;
-  NormKernel kernel;
-};
-
 // In order of preference; the reference runs where nothing else does.
-constexpr Implementation kImplementations[] = {
+constexpr LevelKernel<NormKernel> kImplementations[] = {
 #ifdef HALFBYTE_HAS_CPU_V4
     {CpuLevel::kV4, v4::rmsnorm_rows},
 #endif
@@ -37,13 +32,6 @@ constexpr Implementation kImplementations[] = {
 #endif
     {CpuLevel::kReference, reference::rmsnorm_rows},
 };
-
-NormKernel kernel_for(CpuLevel level) {
-  for (const Implementation& implementation : kImplementations) {
-    if (implementation.level == level) return implementation.kernel;
-  }
-  return reference::rmsnorm_rows;
-}
 
 // Checks what every form of the operator takes.
 Result<NormProblem> resolve_norm(const NormArgs& args, OverlapCheck& overlap) {
@@ -117,7 +105,7 @@ Status run_rmsnorm(const RmsNormArgs& args, const Execution& execution) {
   if (choice.value().cuda) {
     return cuda::rmsnorm_rows(problem.value(), args.norm.x.device, execution);
   }
-  kernel_for(choice.value().cpu_level)(problem.value(), execution.num_threads);
+  kernel_of(kImplementations, choice.value().cpu_level)(problem.value(), execution.num_threads);
   return {};
 }
 
@@ -158,7 +146,7 @@ Status run_rmsnorm_quantize(const RmsNormQuantizeArgs& args, const Execution& ex
     }
     return cuda::rmsnorm_rows(problem, args.norm.x.device, execution);
   }
-  const NormKernel kernel = kernel_for(choice.value().cpu_level);
+  const NormKernel kernel = kernel_of(kImplementations, choice.value().cpu_level);
   if (!computed) {
     kernel(problem, execution.num_threads);
     return {};

@@ -17,13 +17,8 @@ using base::Status;
 
 namespace {
 
-struct Implementation {
-  CpuLevel level;
-  RopeKernel kernel;
-};
-
 // In order of preference; the reference runs where nothing else does.
-constexpr Implementation kImplementations[] = {
+constexpr LevelKernel<RopeKernel> kImplementations[] = {
 #ifdef HALFBYTE_HAS_CPU_V4
     {CpuLevel::kV4, v4::rope},
 #endif
@@ -35,13 +30,6 @@ constexpr Implementation kImplementations[] = {
 #endif
     {CpuLevel::kReference, reference::rope},
 };
-
-RopeKernel kernel_for(CpuLevel level) {
-  for (const Implementation& implementation : kImplementations) {
-    if (implementation.level == level) return implementation.kernel;
-  }
-  return reference::rope;
-}
 
 // The same elements in the same places: what "in place" means.
 bool same_view(const TensorView& a, const TensorView& b) {
@@ -177,7 +165,7 @@ Status run_rope(const RopeArgs& args, const Execution& execution) {
   HALFBYTE_RETURN_IF_ERROR(check_positions(problem));
   problem.streaming =
       !problem.in_place && args.x.numel() * base::dtype_bytes(args.x.dtype) >= simd::kStreamBytes;
-  kernel_for(choice.value().cpu_level)(problem, execution.num_threads);
+  kernel_of(kImplementations, choice.value().cpu_level)(problem, execution.num_threads);
   return {};
 }
 

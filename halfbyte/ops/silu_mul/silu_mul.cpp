@@ -20,13 +20,8 @@ using formats::RowTarget;
 
 namespace {
 
-struct Implementation {
-  CpuLevel level;
-  SiluMulKernel kernel;
-};
-
 // In order of preference; the reference runs where nothing else does.
-constexpr Implementation kImplementations[] = {
+constexpr LevelKernel<SiluMulKernel> kImplementations[] = {
 #ifdef HALFBYTE_HAS_CPU_V4
     {CpuLevel::kV4, v4::silu_mul_rows},
 #endif
@@ -38,13 +33,6 @@ constexpr Implementation kImplementations[] = {
 #endif
     {CpuLevel::kReference, reference::silu_mul_rows},
 };
-
-SiluMulKernel kernel_for(CpuLevel level) {
-  for (const Implementation& implementation : kImplementations) {
-    if (implementation.level == level) return implementation.kernel;
-  }
-  return reference::silu_mul_rows;
-}
 
 Status check_finite(const char* argument, float value) {
   if (std::isfinite(value)) return {};
@@ -132,7 +120,7 @@ Status run_silu_mul(const SiluMulArgs& args, const Execution& execution) {
   if (choice.value().cuda) {
     return cuda::silu_mul_rows(problem.value(), gate_up.device, execution);
   }
-  kernel_for(choice.value().cpu_level)(problem.value(), execution.num_threads);
+  kernel_of(kImplementations, choice.value().cpu_level)(problem.value(), execution.num_threads);
   return {};
 }
 
@@ -173,7 +161,7 @@ Status run_silu_mul_quantize(const SiluMulQuantizeArgs& args, const Execution& e
     if (computed) return run_computed_on_cuda(problem, target.value(), device, execution);
     return cuda::silu_mul_rows(problem, device, execution);
   }
-  const SiluMulKernel kernel = kernel_for(choice.value().cpu_level);
+  const SiluMulKernel kernel = kernel_of(kImplementations, choice.value().cpu_level);
   float amax = 0.0f;
   if (computed) {
     kernel(computed_first_pass(problem, &amax), execution.num_threads);
