@@ -55,8 +55,8 @@ struct Work {
   }
 };
 
-// kRows rows of quantized A times a slice of weights.
-template <class Dot, Format kFormat, WeightForm kForm, int kRows, class Words>
+// kRows rows of quantized A, of kTogether that alternate, times a slice of weights.
+template <class Dot, Format kFormat, WeightForm kForm, int kRows, int kTogether, class Words>
 HWY_INLINE void multiply_codes(const Work& work, const Words& words, std::int64_t slice,
                                std::int64_t row, std::int64_t blocks) {
   constexpr int kBlock = formats::block_elements(kFormat);
@@ -66,8 +66,7 @@ HWY_INLINE void multiply_codes(const Work& work, const Words& words, std::int64_
   const std::int64_t k = work.problem.k, all_blocks = work.problem.blocks();
   const std::int64_t first_block = slice * slice_blocks(kFormat);
   // The rows are a group of those that alternate, or one of them.
-  const std::int64_t together = kRows == 1 ? input.together : kRows;
-  const std::int64_t first = (row - input.first_row) / together * together;
+  const std::int64_t first = (row - input.first_row) / kTogether * kTogether;
   const std::int64_t within = kRows == 1 ? row - input.first_row - first : 0;
   const Word table =
       hn::BitCast(Du(), hn::LoadDup128(hn::Repartition<std::int8_t, Du>(), kTable.values));
@@ -81,8 +80,8 @@ HWY_INLINE void multiply_codes(const Work& work, const Words& words, std::int64_
       // One block of 32 columns, or two of 16.
       for (int start = 0; start < 4 && b < blocks; start += kBlock / 8, ++b) {
         const std::int8_t* a =
-            input.codes + first * k + 4 * within + (slice * kSliceColumns + b * kBlock) * together;
-        const std::int64_t at = first * all_blocks + within + (first_block + b) * together;
+            input.codes + first * k + 4 * within + (slice * kSliceColumns + b * kBlock) * kTogether;
+        const std::int64_t at = first * all_blocks + within + (first_block + b) * kTogether;
         Dot dots[kRows];
         for (int m = 0; m < kRows; ++m) dots[m].start(input.corrections[at + m]);
         for (int i = 0; i < kBlock / 8; ++i) {
@@ -94,8 +93,8 @@ HWY_INLINE void multiply_codes(const Work& work, const Words& words, std::int64_
           const Word low_bytes = Dot::look_up(table, hn::And(both, mask));
           const Word high_bytes = Dot::look_up(table, hn::And(hn::ShiftRight<4>(both), mask));
           for (int m = 0; m < kRows; ++m) {
-            dots[m].add(low_bytes, a + low * together + 4 * m);
-            dots[m].add(high_bytes, a + high * together + 4 * m);
+            dots[m].add(low_bytes, a + low * kTogether + 4 * m);
+            dots[m].add(high_bytes, a + high * kTogether + 4 * m);
           }
         }
         const Vf scale = hn::LoadU(Df(), work.stage.scales[0][b] + lanes);
@@ -108,7 +107,7 @@ HWY_INLINE void multiply_codes(const Work& work, const Words& words, std::int64_
             const float* a_scales = input.scales + at + first * all_blocks + m;
             const Vf rest = hn::LoadU(Df(), work.stage.scales[1][b] + lanes);
             const Vf first_factor = hn::Mul(scale, hn::Set(Df(), a_scales[0]));
-            const Vf second_factor = hn::Mul(rest, hn::Set(Df(), a_scales[all_blocks * together]));
+            const Vf second_factor = hn::Mul(rest, hn::Set(Df(), a_scales[all_blocks * kTogether]));
             acc[m] = hn::Add(acc[m], hn::Mul(hn::Mul(dot, first_factor), second_factor));
           }
         }
@@ -119,13 +118,12 @@ HWY_INLINE void multiply_codes(const Work& work, const Words& words, std::int64_
 }
 
 // The same where A is not quantized.
-template <Format kFormat, WeightForm kForm, int kRows, class Words>
+template <Format kFormat, WeightForm kForm, int kRows, int kTogether, class Words>
 HWY_INLINE void multiply_values(const Work& work, const Words& words, std::int64_t slice,
                                 std::int64_t row, std::int64_t blocks) {
   constexpr int kBlock = formats::block_elements(kFormat);
   const std::int64_t k = work.problem.k;
-  const std::int64_t together = kRows == 1 ? work.input.together : kRows;
-  const std::int64_t first = (row - work.input.first_row) / together * together;
+  const std::int64_t first = (row - work.input.first_row) / kTogether * kTogether;
   const std::int64_t within = kRows == 1 ? row - work.input.first_row - first : 0;
   for (std::int64_t lanes = 0; lanes < kPanelRows; lanes += kLanes) {
     Vf acc[kRows];
@@ -135,7 +133,7 @@ HWY_INLINE void multiply_values(const Work& work, const Words& words, std::int64
       words.load(static_cast<int>(b) * kBlock / 8, lanes, word);
       for (int start = 0; start < 4 && b < blocks; start += kBlock / 8, ++b) {
         const float* x = work.input.values + first * k + within +
-                         (slice * kSliceColumns + b * kBlock) * together;
+                         (slice * kSliceColumns + b * kBlock) * kTogether;
         Vf even[kRows], odd[kRows];
         HWY_UNROLL(32)
         for (int i = 0; i < kBlock; ++i) {
@@ -144,7 +142,7 @@ HWY_INLINE void multiply_values(const Work& work, const Words& words, std::int64
               hn::ShiftRightSame(of_column, 4 * nibble_of_column<kForm>(i % 16)));
           for (int m = 0; m < kRows; ++m) {
             Vf& chain = i % 2 == 0 ? even[m] : odd[m];
-            const Vf value = hn::Set(Df(), x[i * together + m]);
+            const Vf value = hn::Set(Df(), x[i * kTogether + m]);
             chain = i < 2 ? hn::Mul(value, weight) : hn::MulAdd(value, weight, chain);
           }
         }
@@ -165,35 +163,41 @@ HWY_INLINE void multiply_values(const Work& work, const Words& words, std::int64
 constexpr int kRowsAtOnce = kLanes == 16 ? 4 : 2;
 static_assert(kRowsAtOnce == kGemmRowsTogether);
 
-template <Format kFormat, WeightForm kForm, int kRows, bool kWhole, class Words>
+template <Format kFormat, WeightForm kForm, int kRows, int kTogether, bool kWhole, class Words>
 HWY_INLINE void multiply_rows(const Work& work, const Words& words, std::int64_t slice,
                               std::int64_t row, std::int64_t most) {
   // A whole slice has a number of blocks that the compiler knows.
   const std::int64_t blocks = kWhole ? slice_blocks(kFormat) : most;
   if (!work.problem.quantized) {
-    multiply_values<kFormat, kForm, kRows>(work, words, slice, row, blocks);
+    multiply_values<kFormat, kForm, kRows, kTogether>(work, words, slice, row, blocks);
     return;
   }
 #if HWY_TARGET == HWY_AVX3
   if (work.input.vnni) {
-    multiply_codes<DotVnni, kFormat, kForm, kRows>(work, words, slice, row, blocks);
+    multiply_codes<DotVnni, kFormat, kForm, kRows, kTogether>(work, words, slice, row, blocks);
     return;
   }
 #endif
-  multiply_codes<Dot, kFormat, kForm, kRows>(work, words, slice, row, blocks);
+  multiply_codes<Dot, kFormat, kForm, kRows, kTogether>(work, words, slice, row, blocks);
 }
 
 template <Format kFormat, WeightForm kForm, bool kWhole>
 HWY_INLINE void multiply_staged(const Work& work, std::int64_t slice, std::int64_t begin,
                                 std::int64_t end, std::int64_t blocks) {
   const StagedWords words{work.stage};
+  if (work.input.together == 1) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      multiply_rows<kFormat, kForm, 1, 1, kWhole>(work, words, slice, row, blocks);
+    }
+    return;
+  }
+  constexpr int kMost = kRowsAtOnce;
   for (std::int64_t row = begin; row < end;) {
-    const bool starts_group = (row - work.input.first_row) % kRowsAtOnce == 0;
-    if (work.input.together == kRowsAtOnce && starts_group && row + kRowsAtOnce <= end) {
-      multiply_rows<kFormat, kForm, kRowsAtOnce, kWhole>(work, words, slice, row, blocks);
-      row += kRowsAtOnce;
+    if ((row - work.input.first_row) % kMost == 0 && row + kMost <= end) {
+      multiply_rows<kFormat, kForm, kMost, kMost, kWhole>(work, words, slice, row, blocks);
+      row += kMost;
     } else {
-      multiply_rows<kFormat, kForm, 1, kWhole>(work, words, slice, row, blocks);
+      multiply_rows<kFormat, kForm, 1, kMost, kWhole>(work, words, slice, row, blocks);
       ++row;
     }
   }
@@ -214,7 +218,11 @@ HWY_NOINLINE void multiply_panel(const Work& work, const Panel& panel, std::int6
     if constexpr (kForm == WeightForm::kPlain) {
       if (end - begin == 1 && blocks == kWidth && panel.regular) {
         const PlainWords words{panel.codes + slice * (kSliceColumns / 2), panel.stride};
-        multiply_rows<kFormat, kForm, 1, true>(work, words, slice, begin, kWidth);
+        if (work.input.together == 1) {
+          multiply_rows<kFormat, kForm, 1, 1, true>(work, words, slice, begin, kWidth);
+        } else {
+          multiply_rows<kFormat, kForm, 1, kRowsAtOnce, true>(work, words, slice, begin, kWidth);
+        }
         continue;
       }
     }
