@@ -66,4 +66,30 @@ void expect_every_row_length(const std::function<Case(Random&)>& make_case,
   }
 }
 
+void expect_two_ways_agree(const std::function<TwoWays(Random&)>& make, std::uint64_t first_seed,
+                           int count, const std::vector<Runner>& runners) {
+  for (int i = 0; i < count && !::testing::Test::HasFailure(); ++i) {
+    const std::uint64_t seed = first_seed + static_cast<std::uint64_t>(i);
+    Random random(seed);
+    random.aligned = i % 2 == 0;
+    const TwoWays ways = make(random);
+    for (const Runner& runner : runners) {
+      TensorSet one = ways.tensors.clone(), other = ways.tensors.clone();
+      const base::Status first = runner.run(one, ways.one), second = runner.run(other, ways.other);
+      ASSERT_TRUE(first.ok() && second.ok()) << first.message() << second.message();
+      EXPECT_EQ(first_difference(other, one), "") << runner.name << ", seed " << seed << "\n"
+                                                  << ways.text << "\n"
+                                                  << ways.tensors.describe();
+    }
+  }
+}
+
+std::vector<Runner> reference_and_cpu_runners() {
+  std::vector<Runner> runners = {reference_runner()};
+  for (const Runner& runner : cpu_runners()) {
+    if (runner.name.ends_with("x3")) runners.push_back(runner);
+  }
+  return runners;
+}
+
 }  // namespace halfbyte::ops::testing

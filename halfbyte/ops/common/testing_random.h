@@ -94,4 +94,17 @@ void expect_equals_reference(const std::function<Case(Random&)>& make_case,
 void expect_every_row_length(const std::function<Case(Random&)>& make_case,
                              std::uint64_t first_seed, const std::vector<Runner>& runners);
 
+// Two operations that leave the same in every tensor: a fused operator and its parts in sequence.
+struct TwoWays {
+  TensorSet tensors;
+  Operation one, other;
+  std::string text;
+};
+
+// Makes `count` of them and expects each runner to leave the same bytes both ways.
+void expect_two_ways_agree(const std::function<TwoWays(Random&)>& make, std::uint64_t first_seed,
+                           int count, const std::vector<Runner>& runners);
+// The reference and every CPU level with three threads.
+std::vector<Runner> reference_and_cpu_runners();
+
 }  // namespace halfbyte::ops::testing

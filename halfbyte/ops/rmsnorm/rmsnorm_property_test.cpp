@@ -118,33 +118,22 @@ FusedCase fused_case(Random& random) {
 
 Case rmsnorm_quantize_case(Random& random) { return fused_case(random).test; }
 
-void expect_fused_equals_unfused(int count, const std::vector<testing::Runner>& runners) {
-  for (int i = 0; i < count && !::testing::Test::HasFailure(); ++i) {
-    const std::uint64_t seed = 6'000'000 + static_cast<std::uint64_t>(i);
-    Random random(seed);
-    FusedCase fused = fused_case(random);
-    if (!fused.test.tensors.view("normed")) add_normed(random, "normed", fused.test.tensors);
-    const testing::Operation unfused = [&](const TensorSet& set, const Execution& execution) {
-      const Status normed =
-          rmsnorm({.norm = norm_args(set, fused.options), .y = set.view("normed")}, execution);
-      if (!normed.ok()) return normed;
-      return quantize({.x = set.view("normed"),
-                       .given = testing::given_scale(set),
-                       .spec = fused.spec,
-                       .out = testing::quantize_outputs(set)},
-                      execution);
-    };
-    for (const testing::Runner& runner : runners) {
-      TensorSet together = fused.test.tensors.clone(), in_sequence = fused.test.tensors.clone();
-      const Status one = runner.run(together, fused.test.operation);
-      const Status two = runner.run(in_sequence, unfused);
-      ASSERT_TRUE(one.ok() && two.ok()) << one.message() << two.message();
-      EXPECT_EQ(testing::first_difference(in_sequence, together), "")
-          << runner.name << ", seed " << seed << "\n"
-          << fused.test.text << "\n"
-          << fused.test.tensors.describe();
-    }
-  }
+testing::TwoWays fused_and_unfused(Random& random) {
+  FusedCase fused = fused_case(random);
+  TensorSet& tensors = fused.test.tensors;
+  if (!tensors.view("normed")) add_normed(random, "normed", tensors);
+  const testing::Operation unfused = [options = fused.options, spec = fused.spec](
+                                         const TensorSet& set, const Execution& execution) {
+    const Status normed =
+        rmsnorm({.norm = norm_args(set, options), .y = set.view("normed")}, execution);
+    if (!normed.ok()) return normed;
+    return quantize({.x = set.view("normed"),
+                     .given = testing::given_scale(set),
+                     .spec = spec,
+                     .out = testing::quantize_outputs(set)},
+                    execution);
+  };
+  return {tensors, fused.test.operation, unfused, fused.test.text};
 }
 
 TEST(RmsnormProperty, CpuEqualsReference) {
@@ -154,11 +143,8 @@ TEST(RmsnormQuantizeProperty, CpuEqualsReference) {
   testing::expect_equals_reference(rmsnorm_quantize_case, 5'000'000, 3000, testing::cpu_runners());
 }
 TEST(RmsnormQuantizeProperty, FusedEqualsUnfused) {
-  std::vector<testing::Runner> runners = {testing::reference_runner()};
-  for (const testing::Runner& runner : testing::cpu_runners()) {
-    if (runner.name.ends_with("x3")) runners.push_back(runner);
-  }
-  expect_fused_equals_unfused(1000, runners);
+  testing::expect_two_ways_agree(fused_and_unfused, 6'000'000, 1000,
+                                 testing::reference_and_cpu_runners());
 }
 
 TEST(RmsnormProperty, CudaEqualsReference) {
@@ -174,7 +160,7 @@ TEST(RmsnormQuantizeProperty, CudaEqualsReference) {
 TEST(RmsnormQuantizeProperty, CudaFusedEqualsUnfused) {
   const std::vector<testing::Runner> runners = testing::cuda_runners();
   if (runners.empty()) GTEST_SKIP() << "no CUDA device";
-  expect_fused_equals_unfused(500, runners);
+  testing::expect_two_ways_agree(fused_and_unfused, 6'000'000, 500, runners);
 }
 TEST(RmsnormProperty, CudaEveryRowLength) {
   const std::vector<testing::Runner> runners = testing::cuda_runners();

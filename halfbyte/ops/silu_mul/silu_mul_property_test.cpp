@@ -110,39 +110,31 @@ FusedCase fused_case(Random& random) {
 
 Case silu_mul_quantize_case(Random& random) { return fused_case(random).test; }
 
-// y stays in a tensor of its own, which the fused operator does not have.
-void expect_fused_equals_unfused(int count, const std::vector<testing::Runner>& runners) {
-  for (int i = 0; i < count && !::testing::Test::HasFailure(); ++i) {
-    const std::uint64_t seed = 9'000'000 + static_cast<std::uint64_t>(i);
-    Random random(seed);
-    FusedCase fused = fused_case(random);
-    add_y(random, fused.shape, fused.test.tensors);
-    const testing::Operation plain = [&](const TensorSet& set, const Execution& execution) {
-      return silu_mul({set.view("gate_up"), fused.activation, set.view("y")}, execution);
-    };
-    const testing::Operation unfused = [&](const TensorSet& set, const Execution& execution) {
-      const Status activated = plain(set, execution);
-      if (!activated.ok()) return activated;
-      return quantize({.x = set.view("y"),
-                       .given = testing::given_scale(set),
-                       .spec = fused.spec,
-                       .out = testing::quantize_outputs(set),
-                       .groups = testing::row_groups(set)},
-                      execution);
-    };
-    const testing::Operation together = [&](const TensorSet& set, const Execution& execution) {
-      const Status activated = plain(set, execution);
-      return activated.ok() ? fused.test.operation(set, execution) : activated;
-    };
-    for (const testing::Runner& runner : runners) {
-      TensorSet one = fused.test.tensors.clone(), two = fused.test.tensors.clone();
-      const Status first = runner.run(one, together), second = runner.run(two, unfused);
-      ASSERT_TRUE(first.ok() && second.ok()) << first.message() << second.message();
-      EXPECT_EQ(testing::first_difference(two, one), "") << runner.name << ", seed " << seed << "\n"
-                                                         << fused.test.text << "\n"
-                                                         << fused.test.tensors.describe();
-    }
-  }
+// y stays in a tensor of its own, which the fused operator does not have: both ways make it.
+testing::TwoWays fused_and_unfused(Random& random) {
+  FusedCase fused = fused_case(random);
+  add_y(random, fused.shape, fused.test.tensors);
+  const testing::Operation plain = [activation = fused.activation](const TensorSet& set,
+                                                                   const Execution& execution) {
+    return silu_mul({set.view("gate_up"), activation, set.view("y")}, execution);
+  };
+  const testing::Operation unfused = [plain, spec = fused.spec](const TensorSet& set,
+                                                                const Execution& execution) {
+    const Status activated = plain(set, execution);
+    if (!activated.ok()) return activated;
+    return quantize({.x = set.view("y"),
+                     .given = testing::given_scale(set),
+                     .spec = spec,
+                     .out = testing::quantize_outputs(set),
+                     .groups = testing::row_groups(set)},
+                    execution);
+  };
+  const testing::Operation together = [plain, operation = fused.test.operation](
+                                          const TensorSet& set, const Execution& execution) {
+    const Status activated = plain(set, execution);
+    return activated.ok() ? operation(set, execution) : activated;
+  };
+  return {fused.test.tensors, together, unfused, fused.test.text};
 }
 
 TEST(SiluMulProperty, CpuEqualsReference) {
@@ -152,11 +144,8 @@ TEST(SiluMulQuantizeProperty, CpuEqualsReference) {
   testing::expect_equals_reference(silu_mul_quantize_case, 8'000'000, 4000, testing::cpu_runners());
 }
 TEST(SiluMulQuantizeProperty, FusedEqualsUnfused) {
-  std::vector<testing::Runner> runners = {testing::reference_runner()};
-  for (const testing::Runner& runner : testing::cpu_runners()) {
-    if (runner.name.ends_with("x3")) runners.push_back(runner);
-  }
-  expect_fused_equals_unfused(1000, runners);
+  testing::expect_two_ways_agree(fused_and_unfused, 9'000'000, 1000,
+                                 testing::reference_and_cpu_runners());
 }
 
 TEST(SiluMulProperty, CudaEqualsReference) {
@@ -172,7 +161,7 @@ TEST(SiluMulQuantizeProperty, CudaEqualsReference) {
 TEST(SiluMulQuantizeProperty, CudaFusedEqualsUnfused) {
   const std::vector<testing::Runner> runners = testing::cuda_runners();
   if (runners.empty()) GTEST_SKIP() << "no CUDA device";
-  expect_fused_equals_unfused(500, runners);
+  testing::expect_two_ways_agree(fused_and_unfused, 9'000'000, 500, runners);
 }
 TEST(SiluMulQuantizeProperty, CudaEveryRowLength) {
   const std::vector<testing::Runner> runners = testing::cuda_runners();
