@@ -3,7 +3,8 @@
 
     cmake/run_clang_tidy.py BUILD [--quick]    a configured build folder, for its compile_commands.json
 
---quick leaves out the path analysis (clang-analyzer-*), half of the time.
+--quick leaves out the path analysis (clang-analyzer-*), half of the time, the program and the tests'
+support.
 
 A *_cpu.cpp is compiled once a CPU level; one of its commands is enough.
 """
@@ -18,15 +19,18 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # GoogleTest's macros trip several checks.
 SKIPPED = ("_test.cpp", "testing.cpp")
+NOT_QUICK = ("/apps/", "/tests/", "/testing_")
 
 
 def main() -> int:
     build = pathlib.Path(sys.argv[1]).resolve()
-    checks = ["--checks=-clang-analyzer-*"] if "--quick" in sys.argv[2:] else []
+    quick = "--quick" in sys.argv[2:]
+    checks = ["--checks=-clang-analyzer-*"] if quick else []
     commands = json.loads((build / "compile_commands.json").read_text())
     sources = sorted({c["file"] for c in commands
                       if c["file"].startswith(str(ROOT)) and c["file"].endswith(".cpp")
-                      and not c["file"].endswith(SKIPPED)})
+                      and not c["file"].endswith(SKIPPED)
+                      and not (quick and any(part in c["file"] for part in NOT_QUICK))})
 
     def tidy(source: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["clang-tidy", "-p", str(build), "--quiet", *checks, source],
