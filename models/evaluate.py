@@ -134,6 +134,18 @@ def describe_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
+def comparison_options(description: str) -> argparse.Namespace:
+    """The command line of the scripts that quantize a model with the program and evaluate it."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("program", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--count", type=int, default=EVAL_COUNT)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    return parser.parse_args()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Exact match of a Hugging Face model directory on held-out word problems.",

@@ -14,7 +14,6 @@ with and without halfbyte.compile's pass.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import shlex
@@ -28,8 +27,9 @@ import torch
 import transformers
 
 import halfbyte
-from evaluate import describe_device, evaluate, load_model, load_tokenizer
-from problems import EVAL_COUNT, EVAL_SEED, evaluation_problems
+from evaluate import (comparison_options, describe_device, evaluate, load_model,
+                      load_tokenizer)
+from problems import EVAL_SEED, evaluation_problems
 
 ROWS = {
     "BF16": None,
@@ -106,14 +106,7 @@ def quantized(program: Path, model: Path, folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("program", type=Path)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--count", type=int, default=EVAL_COUNT)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="also write the rows here")
-    options = parser.parse_args()
+    options = comparison_options(__doc__.splitlines()[0])
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     problems = evaluation_problems(options.count, EVAL_SEED)

@@ -7,7 +7,6 @@ Quantizes, dequantizes and evaluates with transformers; weights only, activation
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import shlex
@@ -19,8 +18,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from evaluate import describe_device, evaluate, load_model, load_tokenizer
-from problems import EVAL_COUNT, EVAL_SEED, evaluation_problems
+from evaluate import (comparison_options, describe_device, evaluate, load_model,
+                      load_tokenizer)
+from problems import EVAL_SEED, evaluation_problems
 
 FORMATS = {"bf16": None, "nvfp4": "modelopt", "mxfp4": "compressed-tensors"}
 
@@ -36,14 +36,7 @@ def weights_through(program: Path, model: Path, form: str, folder: Path) -> tupl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("program", type=Path)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--count", type=int, default=EVAL_COUNT)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="also write the rows here")
-    options = parser.parse_args()
+    options = comparison_options(__doc__.splitlines()[0])
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     problems = evaluation_problems(options.count, EVAL_SEED)

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "apps/halfbyte/bench_cases.h"
+#include "apps/halfbyte/gemm_plans.h"
 #include "apps/halfbyte/op_tensors.h"
 #include "halfbyte/formats/scale_layout.h"
 
@@ -18,14 +19,6 @@ using base::Status;
 using formats::Format;
 using ops::GemmMethod;
 using ops::WeightForm;
-
-constexpr std::pair<std::string_view, GemmMethod> kPlans[] = {
-    {"auto", GemmMethod::kAuto},
-    {"exact", GemmMethod::kExact},
-    {"tensor_core", GemmMethod::kTensorCore},
-    {"dequantize", GemmMethod::kDequantize},
-    {"fp8", GemmMethod::kFp8},
-    {"block_scaled", GemmMethod::kBlockScaled}};
 
 // Prepared weights of random codes, their scales 0.5 to 1.875 (NVFP4) or 1/8 to 4.
 std::vector<std::uint8_t> prepared_weights(Format format, std::int64_t n, std::int64_t k) {
@@ -116,13 +109,13 @@ WeightForm bench_weights(const BenchOptions& options) {
 }
 
 std::string_view bench_plan_name(GemmMethod plan) {
-  for (const auto& [name, value] : kPlans) {
+  for (const auto& [name, value] : kGemmPlans) {
     if (value == plan) return name;
   }
   return "auto";
 }
 GemmMethod bench_plan(std::string_view name) {
-  for (const auto& [known, value] : kPlans) {
+  for (const auto& [known, value] : kGemmPlans) {
     if (known == name) return value;
   }
   return GemmMethod::kAuto;

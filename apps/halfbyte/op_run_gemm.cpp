@@ -1,6 +1,7 @@
 // halfbyte op gemm: b is plain, as in a checkpoint; on CUDA it is prepared first.
 #include <optional>
 
+#include "apps/halfbyte/gemm_plans.h"
 #include "apps/halfbyte/op_quantization.h"
 #include "halfbyte/ops/gemm/gemm.h"
 
@@ -11,18 +12,10 @@ using base::DType;
 using base::Result;
 using base::Status;
 using base::TensorView;
-using ops::GemmMethod;
 using ops::ScaleKind;
 
 constexpr std::pair<std::string_view, DType> kDTypes[] = {
     {"bf16", DType::kBF16}, {"fp16", DType::kF16}, {"fp32", DType::kF32}};
-constexpr std::pair<std::string_view, GemmMethod> kPlans[] = {
-    {"auto", GemmMethod::kAuto},
-    {"exact", GemmMethod::kExact},
-    {"tensor_core", GemmMethod::kTensorCore},
-    {"dequantize", GemmMethod::kDequantize},
-    {"fp8", GemmMethod::kFp8},
-    {"block_scaled", GemmMethod::kBlockScaled}};
 
 // At most one of the two names of an operand's fp32 scale.
 Status choose_scale(const OpCall& call, const std::string& operand, TensorView& scale,
@@ -111,7 +104,7 @@ Status run_gemm(OpCall& call) {
   b.scales = call.input("b_scales");
   HALFBYTE_RETURN_IF_ERROR(choose_scale(call, "b", b.scale, b.scale_kind));
   args.bias = call.input("bias");
-  args.method = call.settings().choice("plan", kPlans);
+  args.method = call.settings().choice("plan", kGemmPlans);
   HALFBYTE_RETURN_IF_ERROR(
       call.add_output("c", call.settings().choice("out", kDTypes), {rows.value(), b.rows}, args.c));
   std::optional<OwnedTensor> prepared, workspace;

@@ -27,6 +27,21 @@ struct ExpConstants {
   static constexpr float kC6 = 0x1.6a23dp-10f;
 };
 
+// e^r of x = n ln 2 + r. Adding `shift`, 1.5 * 2^23 and a small integer, rounds to that n; the sum,
+// in `shifted`, ends in the bits of n plus the integer.
+HALFBYTE_HD float exp_fraction(float x, float shift, float& shifted) {
+  using C = ExpConstants;
+  shifted = fma_rn(x, C::kLog2E, shift);
+  const float n = add_rn(shifted, -shift);
+  const float r = fma_rn(n, -C::kLn2Low, fma_rn(n, -C::kLn2High, x));
+  float p = fma_rn(C::kC6, r, C::kC5);
+  p = fma_rn(p, r, C::kC4);
+  p = fma_rn(p, r, C::kC3);
+  p = fma_rn(p, r, C::kC2);
+  p = fma_rn(p, r, 1.0f);
+  return fma_rn(p, r, 1.0f);
+}
+
 // exp(-Inf) = 0, exp(Inf) = Inf, NaN propagates.
 HALFBYTE_HD float exp(float x) {
   using C = ExpConstants;
@@ -34,15 +49,8 @@ HALFBYTE_HD float exp(float x) {
   if (magnitude > float_bits(C::kMost) && magnitude <= kInfBits) {
     x = bits_float(float_bits(C::kMost) | (float_bits(x) & 0x80000000u));
   }
-  const float shifted = fma_rn(x, C::kLog2E, C::kShift);
-  const float n = add_rn(shifted, -C::kShift);
-  const float r = fma_rn(n, -C::kLn2Low, fma_rn(n, -C::kLn2High, x));
-  float p = fma_rn(C::kC6, r, C::kC5);
-  p = fma_rn(p, r, C::kC4);
-  p = fma_rn(p, r, C::kC3);
-  p = fma_rn(p, r, C::kC2);
-  p = fma_rn(p, r, 1.0f);
-  p = fma_rn(p, r, 1.0f);
+  float shifted;
+  const float p = exp_fraction(x, C::kShift, shifted);
   // 2^n in two factors, both normal: the first product is exact, so a subnormal result is rounded
   // once. The factors of a NaN are arbitrary and leave it a NaN.
   const std::uint32_t biased = float_bits(shifted);  // n + 2 * 127 in the low 9 bits

@@ -13,6 +13,20 @@ HWY_INLINE std::int64_t row_sum_scratch(std::int64_t columns) {
   return leaves;
 }
 
+// The 4 x 4 words in the 128-bit blocks of four vectors, transposed.
+HWY_INLINE void transpose_blocks(const hn::Vec<Du>* r, hn::Vec<Du>* t) {
+  const Du d;
+  const hn::Repartition<std::uint64_t, Du> d64;
+  const auto lower01 = hn::BitCast(d64, hn::InterleaveLower(d, r[0], r[1]));
+  const auto upper01 = hn::BitCast(d64, hn::InterleaveUpper(d, r[0], r[1]));
+  const auto lower23 = hn::BitCast(d64, hn::InterleaveLower(d, r[2], r[3]));
+  const auto upper23 = hn::BitCast(d64, hn::InterleaveUpper(d, r[2], r[3]));
+  t[0] = hn::BitCast(d, hn::InterleaveLower(d64, lower01, lower23));
+  t[1] = hn::BitCast(d, hn::InterleaveUpper(d64, lower01, lower23));
+  t[2] = hn::BitCast(d, hn::InterleaveLower(d64, upper01, upper23));
+  t[3] = hn::BitCast(d, hn::InterleaveUpper(d64, upper01, upper23));
+}
+
 namespace row_sum_detail {
 
 // A vector whose 128-bit block b is the four 32-bit values at p + b * stride.
@@ -31,19 +45,10 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const hn::TFromD<D>* p, std::int64_t stri
 
 // Lane l of t[i] is value i of the four at p + l * stride.
 HWY_INLINE void load_transposed(const std::uint32_t* p, std::int64_t stride, hn::Vec<Du>* t) {
-  const Du d;
-  const hn::Repartition<std::uint64_t, Du> d64;
   // Block b of r[j] holds four values of lane 4b + j; they are transposed inside each block.
   hn::Vec<Du> r[4];
-  for (int j = 0; j < 4; ++j) r[j] = load_blocks(d, p + j * stride, 4 * stride);
-  const auto lower01 = hn::BitCast(d64, hn::InterleaveLower(d, r[0], r[1]));
-  const auto upper01 = hn::BitCast(d64, hn::InterleaveUpper(d, r[0], r[1]));
-  const auto lower23 = hn::BitCast(d64, hn::InterleaveLower(d, r[2], r[3]));
-  const auto upper23 = hn::BitCast(d64, hn::InterleaveUpper(d, r[2], r[3]));
-  t[0] = hn::BitCast(d, hn::InterleaveLower(d64, lower01, lower23));
-  t[1] = hn::BitCast(d, hn::InterleaveUpper(d64, lower01, lower23));
-  t[2] = hn::BitCast(d, hn::InterleaveLower(d64, upper01, upper23));
-  t[3] = hn::BitCast(d, hn::InterleaveUpper(d64, upper01, upper23));
+  for (int j = 0; j < 4; ++j) r[j] = load_blocks(Du(), p + j * stride, 4 * stride);
+  transpose_blocks(r, t);
 }
 
 // The next link of the leaves' two chains. fma(h, h, +0) is fl(h^2), the first one.

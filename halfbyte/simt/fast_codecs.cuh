@@ -27,7 +27,7 @@ __device__ __forceinline__ float fma_sat(float a, float b, float c) {
   return result;
 }
 
-// What E2M1 multiplies by: r, and two exact fractions of it.
+// What E2M1 multiplies by, as two exact fractions of r.
 struct E2m1Factor {
   float quarter, eighth;
   __device__ __forceinline__ static E2m1Factor of_quarter(float quarter) {

@@ -87,20 +87,6 @@ HWY_INLINE hn::Vec<D> load_row_blocks(D d, const std::uint8_t* p, std::int64_t s
   }
 }
 
-// The 4 x 4 words in the 128-bit blocks of four vectors, transposed.
-HWY_INLINE void transpose_blocks(const Word* r, Word* t) {
-  const Du d;
-  const hn::Repartition<std::uint64_t, Du> d64;
-  const auto lower01 = hn::BitCast(d64, hn::InterleaveLower(d, r[0], r[1]));
-  const auto upper01 = hn::BitCast(d64, hn::InterleaveUpper(d, r[0], r[1]));
-  const auto lower23 = hn::BitCast(d64, hn::InterleaveLower(d, r[2], r[3]));
-  const auto upper23 = hn::BitCast(d64, hn::InterleaveUpper(d, r[2], r[3]));
-  t[0] = hn::BitCast(d, hn::InterleaveLower(d64, lower01, lower23));
-  t[1] = hn::BitCast(d, hn::InterleaveUpper(d64, lower01, lower23));
-  t[2] = hn::BitCast(d, hn::InterleaveLower(d64, upper01, upper23));
-  t[3] = hn::BitCast(d, hn::InterleaveUpper(d64, upper01, upper23));
-}
-
 // Four words of each of kLanes rows.
 HWY_INLINE void load_plain_words(const std::uint8_t* p, std::int64_t stride, Word* t) {
   Word r[4];

@@ -11,18 +11,10 @@ namespace halfbyte::ops::cuda {
 // that it can be added to the exponent.
 inline constexpr float kOrdinaryExp = 80.0f;
 __device__ __forceinline__ float ordinary_exp(float x) {
-  using C = numerics::ExpConstants;
-  using numerics::fma_rn;
-  constexpr float kShift = C::kShift - 254.0f;  // leaves round(x / ln 2) in the low 9 bits
-  const float shifted = fma_rn(x, C::kLog2E, kShift);
-  const float n = numerics::add_rn(shifted, -kShift);
-  const float r = fma_rn(n, -C::kLn2Low, fma_rn(n, -C::kLn2High, x));
-  float p = fma_rn(C::kC6, r, C::kC5);
-  p = fma_rn(p, r, C::kC4);
-  p = fma_rn(p, r, C::kC3);
-  p = fma_rn(p, r, C::kC2);
-  p = fma_rn(p, r, 1.0f);
-  p = fma_rn(p, r, 1.0f);
+  // Leaves round(x / ln 2) in the low 9 bits.
+  constexpr float kShift = numerics::ExpConstants::kShift - 254.0f;
+  float shifted;
+  const float p = numerics::exp_fraction(x, kShift, shifted);
   return numerics::bits_float(numerics::float_bits(p) + (numerics::float_bits(shifted) << 23));
 }
 
