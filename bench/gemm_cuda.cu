@@ -1,11 +1,14 @@
-// Times gemm on CUDA (W4A4, prepared NVFP4 weights) at decode sizes beside the read-only floor and
-// bf16 cuBLASLt, and the dequantize path; prints JSON rows. With an argument: every compiled decode
-// shape instead. Build, from the root, after a CUDA build in build/:
+// Times the CUDA products beside the read-only floor, and bf16 cuBLASLt; prints JSON rows.
+//   gemm_cuda decode FORMAT A M..    FORMAT nvfp4 | mxfp4, A w4a4 | w4a16: rows of A at decode
+//   sizes gemm_cuda plans M..              every plan of the stream kernel, NVFP4 W4A4 gemm_cuda
+//   layer                  a layer's four products, M = 1, chained in one graph gemm_cuda grouped
+//   mixture of experts: 128 experts, 8 of them a token gemm_cuda large                  dequantize
+//   and cuBLASLt
+// Each replay's graph has 20 launches that rotate over copies of the weights which exceed three
+// times the L2; median of 9 replays after 3. Build, from the root, after a CUDA build in build/:
 //   nvcc -std=c++20 -O3 --fmad=false -gencode=arch=compute_90a,code=sm_90a -DHALFBYTE_WITH_CUDA=1
-//   '-DHALFBYTE_CUDA_ARCHS="90a"' -I. \
-//     -Ibuild/include -o gemm_cuda bench/gemm_cuda.cu halfbyte/ops/gemm/gemm_cuda_decode.cu
-//     halfbyte/ops/gemm/gemm_plan.cpp \ halfbyte/ops/gemm/gemm_cuda_lt.cu
-//     halfbyte/ops/gemm/gemm_cuda_dequantize.cu -ldl
+//     '-DHALFBYTE_CUDA_ARCHS="90a"' -I. -Ibuild/include -o gemm_cuda bench/gemm_cuda.cu
+//     halfbyte/ops/gemm/gemm_cuda_*.cu halfbyte/ops/gemm/gemm_*plan.cpp -ldl
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -13,257 +16,391 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "halfbyte/ops/gemm/gemm_cublaslt.h"
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
+
 using namespace halfbyte;
 using namespace halfbyte::ops;
-#define CK(x)                                                                \
-  do {                                                                       \
-    cudaError_t e_ = (x);                                                    \
-    if (e_ != cudaSuccess) {                                                 \
-      printf("CUDA %s line %d: %s\n", #x, __LINE__, cudaGetErrorString(e_)); \
-      exit(1);                                                               \
-    }                                                                        \
+
+#define CHECK(call)                                                                 \
+  do {                                                                              \
+    const cudaError_t error_ = (call);                                              \
+    if (error_ != cudaSuccess) {                                                    \
+      std::printf("%s line %d: %s\n", #call, __LINE__, cudaGetErrorString(error_)); \
+      std::exit(1);                                                                 \
+    }                                                                               \
   } while (0)
-__device__ __forceinline__ uint32_t hash(uint32_t x) {
-  x ^= x >> 16;
-  x *= 0x7feb352d;
-  x ^= x >> 15;
-  x *= 0x846ca68b;
-  x ^= x >> 16;
-  return x;
+
+namespace {
+
+constexpr std::int64_t kCacheBytes = 60 << 20;
+constexpr int kLaunches = 20;
+const GemmDevice kDevice{90, 132, 227 * 1024, ""};
+const std::vector<std::pair<std::int64_t, std::int64_t>> kShapes = {
+    {28672, 4096}, {4096, 14336}, {6144, 4096},  {4096, 4096},
+    {57344, 8192}, {8192, 28672}, {10240, 8192}, {8192, 8192}};
+
+void check(const base::Status& status) {
+  if (status.ok()) return;
+  std::printf("%s\n", status.message().c_str());
+  std::exit(1);
 }
-__global__ void fill_weights(uint8_t* w, int64_t units, uint32_t seed) {
-  for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < units * 288;
-       i += (int64_t)gridDim.x * blockDim.x) {
-    uint32_t r = hash((uint32_t)i * 2654435761u + seed), v = r;
-    if (i % 288 >= 256) {
+
+__device__ std::uint32_t hash(std::uint32_t x) {
+  x ^= x >> 16, x *= 0x7feb352du, x ^= x >> 15, x *= 0x846ca68bu;
+  return x ^ x >> 16;
+}
+// Units of prepared weights with ordinary scales.
+__global__ void fill_units(std::uint8_t* units, std::int64_t words, int unit_words, bool nvfp4,
+                           std::uint32_t seed) {
+  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+  for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < words; i += step) {
+    const std::uint32_t r = hash(static_cast<std::uint32_t>(i) * 2654435761u + seed);
+    std::uint32_t v = r;
+    if (i % unit_words >= 256) {
       v = 0;
-      for (int j = 0; j < 4; ++j) v |= (0x28 + (r >> (8 * j) & 31) + 120) << (8 * j);
-      v = __funnelshift_l(v, v, 7);
+      for (int j = 0; j < 4; ++j)
+        v |= (nvfp4 ? 0xA0 + (r >> 8 * j & 31) : 120 + (r >> 8 * j & 7)) << 8 * j;
+      if (nvfp4) v = __funnelshift_l(v, v, 7);
     }
-    reinterpret_cast<uint32_t*>(w)[i] = v;
+    reinterpret_cast<std::uint32_t*>(units)[i] = v;
   }
 }
-__global__ void fill_act(uint8_t* a, int64_t n, uint32_t seed, int kind) {
-  for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
-       i += (int64_t)gridDim.x * blockDim.x) {
-    uint32_t r = hash((uint32_t)i + seed);
-    a[i] = kind == 0 ? r : 0x28 + (r & 31);
+enum class Fill { kBytes, kE4m3, kE8m0, kBf16 };
+__global__ void fill(std::uint8_t* to, std::int64_t bytes, std::uint32_t seed, Fill what) {
+  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+  for (std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; i < bytes; i += step) {
+    const std::uint32_t r = hash(static_cast<std::uint32_t>(i) + seed);
+    to[i] = static_cast<std::uint8_t>(what == Fill::kBytes  ? r
+                                      : what == Fill::kE4m3 ? 0x28 + (r & 31)
+                                      : what == Fill::kE8m0 ? 120 + (r & 7)
+                                      : (i & 1) != 0        ? 0x3F + (r & 0x80)
+                                                            : r);
   }
 }
-__global__ void floor_kernel(const uint4* w, int64_t n16, uint32_t* out) {
-  uint32_t acc = 0;
-  const int64_t step = (int64_t)gridDim.x * blockDim.x;
-  int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+__global__ void floor_kernel(const uint4* w, std::int64_t n16, std::uint32_t* out) {
+  std::uint32_t acc = 0;
+  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+  std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
   for (; i + 3 * step < n16; i += 4 * step) {
-    uint4 a = __ldg(w + i), b = __ldg(w + i + step), c = __ldg(w + i + 2 * step),
-          d = __ldg(w + i + 3 * step);
+    const uint4 a = __ldg(w + i), b = __ldg(w + i + step), c = __ldg(w + i + 2 * step),
+                d = __ldg(w + i + 3 * step);
     acc ^= a.x ^ a.y ^ a.z ^ a.w ^ b.x ^ b.y ^ b.z ^ b.w ^ c.x ^ c.y ^ c.z ^ c.w ^ d.x ^ d.y ^ d.z ^
            d.w;
   }
   for (; i < n16; i += step) {
-    uint4 a = __ldg(w + i);
+    const uint4 a = __ldg(w + i);
     acc ^= a.x ^ a.y ^ a.z ^ a.w;
   }
   if (acc == 0x12345678u) out[threadIdx.x] = acc;
 }
-double time_graph(const std::function<void(int, cudaStream_t)>& f) {
-  cudaStream_t s;
-  CK(cudaStreamCreate(&s));
-  const int n = 20;
-  cudaGraph_t g;
-  cudaGraphExec_t e;
-  CK(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < n; ++i) f(i, s);
-  CK(cudaStreamEndCapture(s, &g));
-  CK(cudaGraphInstantiate(&e, g, 0));
-  cudaEvent_t a, b;
-  cudaEventCreate(&a), cudaEventCreate(&b);
-  std::vector<double> t;
-  for (int r = 0; r < 12; ++r) {
-    CK(cudaEventRecord(a, s));
-    CK(cudaGraphLaunch(e, s));
-    CK(cudaEventRecord(b, s));
-    CK(cudaEventSynchronize(b));
-    float ms;
-    cudaEventElapsedTime(&ms, a, b);
-    if (r >= 3) t.push_back(ms * 1000 / n);
+
+struct Buffer {
+  std::uint8_t* data = nullptr;
+  explicit Buffer(std::int64_t bytes) { CHECK(cudaMalloc(&data, static_cast<std::size_t>(bytes))); }
+  ~Buffer() { cudaFree(data); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+};
+
+// Microseconds of one of the graph's launches.
+double time_graph(const std::function<void(int, cudaStream_t)>& launch, int launches = kLaunches) {
+  cudaStream_t stream;
+  CHECK(cudaStreamCreate(&stream));
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  for (int i = 0; i < launches; ++i) launch(i, stream);
+  CHECK(cudaStreamEndCapture(stream, &graph));
+  CHECK(cudaGraphInstantiate(&exec, graph, 0));
+  cudaEvent_t begin, end;
+  CHECK(cudaEventCreate(&begin));
+  CHECK(cudaEventCreate(&end));
+  std::vector<float> times;
+  for (int replay = 0; replay < 12; ++replay) {
+    CHECK(cudaEventRecord(begin, stream));
+    CHECK(cudaGraphLaunch(exec, stream));
+    CHECK(cudaEventRecord(end, stream));
+    CHECK(cudaEventSynchronize(end));
+    float ms = 0;
+    CHECK(cudaEventElapsedTime(&ms, begin, end));
+    if (replay >= 3) times.push_back(ms);
   }
-  std::sort(t.begin(), t.end());
-  cudaGraphExecDestroy(e), cudaGraphDestroy(g), cudaStreamDestroy(s);
-  return t[t.size() / 2];
+  CHECK(cudaEventDestroy(begin));
+  CHECK(cudaEventDestroy(end));
+  CHECK(cudaGraphExecDestroy(exec));
+  CHECK(cudaGraphDestroy(graph));
+  CHECK(cudaStreamDestroy(stream));
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2] * 1000.0 / launches;
 }
-int main(int argc, char** argv) {
-  setvbuf(stdout, nullptr, _IOLBF, 0);
-  const bool all = argc > 1;
-  const int shapes[][2] = {{28672, 4096}, {4096, 14336}, {6144, 4096},  {4096, 4096},
-                           {57344, 8192}, {8192, 28672}, {10240, 8192}, {8192, 8192}};
-  float* one;
-  CK(cudaMalloc(&one, 256));
-  float h1[64];
-  for (float& x : h1) x = 1.0f;
-  CK(cudaMemcpy(one, h1, 256, cudaMemcpyHostToDevice));
-  const GemmDevice device{90, 132, 227 * 1024, ""};
-  printf("[\n");
-  for (auto& sh : shapes) {
-    const int64_t n = sh[0], k = sh[1], bytes = prepared_weight_bytes(Format::kNvfp4, n, k);
-    const int copies = std::max<int>(2, (190000000 + bytes - 1) / bytes);
-    uint8_t *w, *ac, *as;
-    uint16_t* c;
-    CK(cudaMalloc(&w, bytes * copies));
-    CK(cudaMalloc(&ac, 64 * k / 2));
-    CK(cudaMalloc(&as, 64 * k / 16));
-    CK(cudaMalloc(&c, 64 * n * 2));
-    fill_weights<<<2048, 256>>>(w, bytes / 1152 * copies, 3);
-    fill_act<<<256, 256>>>(ac, 64 * k / 2, 5, 0);
-    fill_act<<<256, 256>>>(as, 64 * k / 16, 6, 1);
-    CK(cudaDeviceSynchronize());
-    double floor = 1e9;
-    for (int threads : {256, 512, 1024})
-      for (int waves : {1, 2, 3, 4, 8}) {
-        if (waves * threads > 4096) continue;
-        floor = std::min(floor, time_graph([&](int i, cudaStream_t st) {
-                           floor_kernel<<<132 * waves, threads, 0, st>>>(
-                               (const uint4*)(w + bytes * (i % copies)), bytes / 16, (uint32_t*)c);
-                         }));
-      }
-    double m1 = 0;
-    for (int m : {1, 2, 4, 8, 16, 32}) {
-      GemmProblem p;
-      p.format = Format::kNvfp4;
-      p.m = m, p.n = n, p.k = k;
-      p.method = GemmMethod::kExact;
-      p.quantized = true;
-      p.a_codes = ac;
-      p.a_rows = {m, m, k / 2, 0};
-      p.a_scales = as;
-      p.a_scale_rows = m;
-      p.a_scale.data = one;
-      p.a_scale.kind = ScaleKind::kDecode;
-      p.b_scale = p.a_scale;
-      p.form = WeightForm::kPrepared;
-      p.c = c;
-      p.c_dtype = base::DType::kBF16;
-      p.c_rows = {m, m, n, 0};
-      double best = 1e9;
-      std::string name;
-      double chosen_t = 0;
-      const DecodeShape chosen = choose_decode_shape(m, n, k, device);
-      for (const DecodeShape& shape : kDecodeShapes) {
-        if (shape.tokens() < m || shape.one_token != (m == 1) || (!all && !(shape == chosen)) ||
-            shape.tokens() > std::max(2, 2 * m - 1))
-          continue;
-        const DecodePlan plan = plan_decode(shape, n, k, device);
-        const double t = time_graph([&](int i, cudaStream_t st) {
-          p.b_prepared = w + bytes * (i % copies);
-          const auto s = cuda::launch_decode(p, plan, st);
-          if (!s.ok()) {
-            printf("%s\n", s.message().c_str());
-            exit(1);
-          }
-        });
-        if (all)
-          printf("   # m %d ss %d g %d wk %d nt %d: %.2f us\n", m, shape.slices_shared,
-                 shape.groups, shape.warps_k, shape.token_tiles, t);
-        if (shape == chosen) chosen_t = t;
-        best = std::min(best, t);
-      }
-      if (m == 1) m1 = chosen_t;
-      printf(
-          "{\"n\": %ld, \"k\": %ld, \"m\": %d, \"us\": %.2f, \"floor_us\": %.2f, \"ratio\": %.3f, "
-          "\"of_m1\": %.2f, \"best\": %.2f},\n",
-          n, k, m, chosen_t, floor, floor / chosen_t, chosen_t / m1, best);
+
+int copies_of(std::int64_t bytes) {
+  return static_cast<int>(std::max<std::int64_t>(2, (3 * kCacheBytes + bytes - 1) / bytes));
+}
+double time_floor(const std::uint8_t* data, std::int64_t bytes, int copies) {
+  Buffer out(8192);
+  double best = 1e9;
+  for (const int threads : {256, 512, 1024}) {
+    for (const int waves : {1, 2, 3, 4, 8}) {
+      if (waves * threads > 4096) continue;
+      best = std::min(best, time_graph([&](int i, cudaStream_t stream) {
+                        floor_kernel<<<132 * waves, threads, 0, stream>>>(
+                            reinterpret_cast<const uint4*>(data + bytes * (i % copies)), bytes / 16,
+                            reinterpret_cast<std::uint32_t*>(out.data));
+                      }));
     }
-    if (!all) {
-      cudaFree(ac);
-      cudaFree(as);
-      cudaFree(c);
-      const int64_t most = 4096;
-      void *ws, *bw, *bx;
-      CK(cudaMalloc(&ac, most * k / 2));
-      CK(cudaMalloc(&as, most * k / 16));
-      CK(cudaMalloc(&c, most * n * 2));
-      fill_act<<<1024, 256>>>(ac, most * k / 2, 5, 0);
-      fill_act<<<256, 256>>>(as, most * k / 16, 6, 1);
-      CK(cudaMalloc(&bw, 2 * n * k * 2));
-      CK(cudaMalloc(&bx, most * k * 2));
-      fill_act<<<1024, 256>>>((uint8_t*)bw, 2 * n * k * 2, 9, 1);
-      fill_act<<<1024, 256>>>((uint8_t*)bx, most * k * 2, 8, 1);
-      float two[2] = {1.0f, 0.0f};
-      float* alpha;
-      CK(cudaMalloc(&alpha, 8));
-      CK(cudaMemcpy(alpha, two, 8, cudaMemcpyHostToDevice));
-      GemmProblem q;
-      q.format = Format::kNvfp4;
-      q.m = most, q.n = n, q.k = k;
-      q.quantized = true;
-      q.form = WeightForm::kPrepared;
-      q.c_rows = {most, most, n, 0};
-      CK(cudaMalloc(&ws, cuda::dequantize_workspace_bytes(q)));
-      for (int64_t m : {1, 8, 16, 32, 64, 128, 256, 1024, 4096}) {
-        GemmProblem p;
-        p.format = Format::kNvfp4;
-        p.m = m, p.n = n, p.k = k;
-        p.method = GemmMethod::kExact;
-        p.quantized = true;
-        p.a_codes = ac;
-        p.a_rows = {m, m, k / 2, 0};
-        p.a_scales = as;
-        p.a_scale_rows = m;
-        p.a_scale.data = one;
-        p.a_scale.kind = ScaleKind::kDecode;
-        p.b_scale = p.a_scale;
-        p.form = WeightForm::kPrepared;
-        p.c = c;
-        p.c_dtype = base::DType::kBF16;
-        p.c_rows = {m, m, n, 0};
-        cublaslt::Matmul mm;
-        mm.m = m, mm.n = n, mm.k = k, mm.stride = n;
-        mm.a = bx, mm.d = c, mm.alpha = alpha, mm.workspace = ws;
-        double exact = -1, deq = -1, bf = -1;
-        bf = time_graph([&](int i, cudaStream_t st) {
-          mm.b = (uint8_t*)bw + (i % 2) * n * k * 2;
-          const auto s = cublaslt::matmul(mm, st);
-          if (!s.ok()) {
-            printf("%s\n", s.message().c_str());
-            exit(1);
-          }
-        });
-        if (m >= 32)
-          deq = time_graph([&](int i, cudaStream_t st) {
-            p.b_prepared = w + bytes * (i % copies);
-            const auto s = cuda::launch_dequantize(p, st, ws);
-            if (!s.ok()) {
-              printf("%s\n", s.message().c_str());
-              exit(1);
-            }
-          });
-        if (m <= 256) {
-          const DecodePlan plan =
-              plan_decode(choose_decode_shape(std::min<int>(m, 32), n, k, device), n, k, device);
-          exact = time_graph([&](int i, cudaStream_t st) {
-            p.b_prepared = w + bytes * (i % copies);
-            const auto s = cuda::launch_decode(p, plan, st);
-            if (!s.ok()) exit(1);
-          });
-        }
-        printf(
-            "{\"n\": %ld, \"k\": %ld, \"m\": %ld, \"exact_us\": %.2f, \"dequantize_us\": %.2f, "
-            "\"bf16_cublaslt_us\": %.2f},\n",
-            n, k, m, exact, deq, bf);
-      }
-      cudaFree(ws);
-      cudaFree(bw);
-      cudaFree(bx);
-      cudaFree(alpha);
-    }
-    cudaFree(w);
-    cudaFree(ac);
-    cudaFree(as);
-    cudaFree(c);
   }
-  printf("{}]\n");
+  return best;
+}
+
+// A product with random operands, its weights several times over.
+struct Product {
+  GemmProblem problem;
+  std::int64_t bytes;  // of one copy of the weights
+  int copies;
+  Buffer weights, codes, scales, x, c, one;
+
+  Product(Format format, bool quantized, std::int64_t m, std::int64_t n, std::int64_t k,
+          std::int64_t groups = 0)
+      : bytes(prepared_weight_bytes(format, n, k) * std::max<std::int64_t>(groups, 1)),
+        copies(copies_of(bytes)),
+        weights(bytes * copies),
+        codes(m * k / 2),
+        scales(m * k / 16),
+        x(m * k * 2),
+        c(m * n * 2),
+        one(256) {
+    const bool nvfp4 = format == Format::kNvfp4;
+    fill_units<<<4096, 256>>>(weights.data, bytes * copies / 4, unit_bytes(format) / 4, nvfp4, 3);
+    fill<<<1024, 256>>>(codes.data, m * k / 2, 5, Fill::kBytes);
+    fill<<<1024, 256>>>(scales.data, m * k / 16, 6, nvfp4 ? Fill::kE4m3 : Fill::kE8m0);
+    fill<<<1024, 256>>>(x.data, m * k * 2, 7, Fill::kBf16);
+    const float f = 1.0f;
+    CHECK(cudaMemcpy(one.data, &f, 4, cudaMemcpyHostToDevice));
+    CHECK(cudaDeviceSynchronize());
+    problem.format = format;
+    problem.m = m, problem.n = n, problem.k = k;
+    problem.quantized = quantized;
+    if (quantized) {
+      problem.a_codes = codes.data;
+      problem.a_rows = {m, m, k / 2, 0};
+      problem.a_scales = scales.data;
+      problem.a_scale_rows = m;
+    } else {
+      problem.x = x.data;
+      problem.x_rows = {m, m, k, 0};
+    }
+    if (nvfp4) {
+      problem.b_scale.data = reinterpret_cast<const float*>(one.data);
+      problem.b_scale.kind = ScaleKind::kDecode;
+      if (quantized) problem.a_scale = problem.b_scale;
+    }
+    problem.form = WeightForm::kPrepared;
+    problem.b_prepared_stride = prepared_weight_bytes(format, n, k);
+    problem.c = c.data;
+    problem.c_dtype = base::DType::kBF16;
+    problem.c_rows = {m, m, n, 0};
+  }
+  void rotate(int i) { problem.b_prepared = weights.data + bytes * (i % copies); }
+};
+
+double time_decode(Product& product, bool programmatic, const StreamPlan& plan) {
+  base::Execution execution;
+  execution.programmatic_launch = execution.constant_weights = programmatic;
+  return time_graph([&](int i, cudaStream_t stream) {
+    product.rotate(i);
+    execution.stream = stream;
+    check(cuda::launch_stream(product.problem, plan, execution, 0));
+  });
+}
+
+double time_decode(Product& product, bool programmatic = false) {
+  return time_decode(product, programmatic, plan_stream(product.problem, kDevice));
+}
+
+void bench_decode(Format format, bool quantized, const std::vector<std::int64_t>& rows) {
+  for (const auto& [n, k] : kShapes) {
+    double floor = 0, first = 0;
+    for (const std::int64_t m : rows) {
+      Product product(format, quantized, m, n, k);
+      if (floor == 0) floor = time_floor(product.weights.data, product.bytes, product.copies);
+      const double us = time_decode(product), chained = time_decode(product, true);
+      double decode = -1;
+      if (format == Format::kNvfp4 && quantized) {
+        const DecodePlan of = plan_decode(
+            choose_decode_shape(static_cast<int>(std::min<std::int64_t>(m, kDecodeMaxTokens)), n, k,
+                                kDevice),
+            n, k, kDevice);
+        decode = time_graph([&](int i, cudaStream_t stream) {
+          product.rotate(i);
+          check(cuda::launch_decode(product.problem, of, stream));
+        });
+      }
+      if (first == 0) first = us;
+      GemmPlan plan;
+      plan.kind = GemmKernelKind::kStream;
+      plan.stream = plan_stream(product.problem, kDevice);
+      std::printf(
+          "{\"format\": \"%s\", \"a\": \"%s\", \"n\": %ld, \"k\": %ld, \"m\": %ld, \"us\": %.2f, "
+          "\"programmatic_us\": %.2f, \"decode_us\": %.2f, \"floor_us\": %.2f, \"share\": %.3f, "
+          "\"of_first\": %.2f, "
+          "\"plan\": \"%s\"},\n",
+          format == Format::kNvfp4 ? "nvfp4" : "mxfp4", quantized ? "w4a4" : "w4a16", n, k, m, us,
+          chained, decode, floor, floor / us, us / first, to_string(plan).c_str());
+    }
+  }
+}
+
+// Every plan of the stream kernel that fits.
+void bench_plans(const std::vector<std::int64_t>& rows) {
+  for (const auto& [n, k] : kShapes) {
+    for (const std::int64_t m : rows) {
+      Product product(Format::kNvfp4, true, m, n, k);
+      std::vector<StreamPlan> plans;
+      const StreamPlan chosen = plan_stream(product.problem, kDevice, &plans);
+      for (const StreamPlan& plan : plans) {
+        const bool is_chosen = plan.chunk_rows == chosen.chunk_rows &&
+                               plan.rounds == chosen.rounds && plan.split == chosen.split &&
+                               plan.stages == chosen.stages;
+        std::printf(
+            "{\"n\": %ld, \"k\": %ld, \"m\": %ld, \"chunk\": %d, \"rounds\": %d, \"split\": %d, "
+            "\"stages\": %d, "
+            "\"group_tiles\": %d, \"chosen\": %d, \"us\": %.2f},\n",
+            n, k, m, plan.chunk_rows, plan.rounds, plan.split, plan.stages, plan.group_tiles,
+            is_chosen, time_decode(product, false, plan));
+      }
+    }
+  }
+}
+
+// The products of a layer, each reading what the one before wrote: chained by the stream alone.
+void bench_layer() {
+  for (int model = 0; model < 2; ++model) {
+    std::vector<std::unique_ptr<Product>> products;
+    double floors = 0;
+    for (const int shape : {2, 3, 0, 1}) {
+      const auto& [n, k] = kShapes[static_cast<std::size_t>(4 * model + shape)];
+      products.push_back(std::make_unique<Product>(Format::kNvfp4, true, 1, n, k));
+      floors += time_floor(products.back()->weights.data, products.back()->bytes,
+                           products.back()->copies);
+    }
+    double us[2];
+    for (int programmatic = 0; programmatic < 2; ++programmatic) {
+      base::Execution execution;
+      execution.programmatic_launch = execution.constant_weights = programmatic != 0;
+      us[programmatic] =
+          4 * time_graph(
+                  [&](int i, cudaStream_t stream) {
+                    Product& product = *products[static_cast<std::size_t>(i % 4)];
+                    product.rotate(i / 4);
+                    execution.stream = stream;
+                    check(cuda::launch_stream(product.problem,
+                                              plan_stream(product.problem, kDevice), execution, 0));
+                  },
+                  4 * kLaunches);
+    }
+    std::printf(
+        "{\"layer\": \"%s\", \"us\": %.2f, \"programmatic_us\": %.2f, \"floors_us\": %.2f, "
+        "\"ratio\": %.3f},\n",
+        model == 0 ? "Llama-3.1-8B" : "Llama-3.3-70B", us[0], us[1], floors, us[1] / floors);
+  }
+}
+
+// Qwen3-30B-A3B: gate and up, then down, 8 experts a token out of 128, all different.
+void bench_grouped() {
+  constexpr std::int64_t kExperts = 128, kTop = 8;
+  for (const auto& [n, k] : {std::pair<std::int64_t, std::int64_t>{1536, 2048}, {2048, 768}}) {
+    for (const std::int64_t tokens : {1, 2, 4, 16}) {
+      const std::int64_t m = tokens * kTop;
+      Product product(Format::kNvfp4, true, m, n, k, kExperts);
+      std::vector<std::int32_t> offsets(kExperts + 1);
+      for (std::int64_t e = 0; e <= kExperts; ++e) {
+        offsets[static_cast<std::size_t>(e)] = static_cast<std::int32_t>(e * m / kExperts);
+      }
+      Buffer row_offsets((kExperts + 1) * 4);
+      CHECK(
+          cudaMemcpy(row_offsets.data, offsets.data(), offsets.size() * 4, cudaMemcpyHostToDevice));
+      product.problem.groups = kExperts;
+      product.problem.row_offsets = reinterpret_cast<const std::int32_t*>(row_offsets.data);
+      product.problem.scale_row_offsets = product.problem.row_offsets;
+      const std::int64_t active = std::min(m, kExperts);
+      const std::int64_t bytes = product.bytes / kExperts * active;
+      const double floor = time_floor(product.weights.data, bytes,
+                                      static_cast<int>(product.bytes * product.copies / bytes));
+      const double us = time_decode(product);
+      std::printf(
+          "{\"grouped\": %ld, \"tokens\": %ld, \"n\": %ld, \"k\": %ld, \"us\": %.2f, "
+          "\"floor_us\": %.2f, \"share\": %.3f},\n",
+          kExperts, tokens, n, k, us, floor, floor / us);
+    }
+  }
+}
+
+void bench_large() {
+  for (const auto& [n, k] : kShapes) {
+    for (const std::int64_t m : {1, 16, 32, 64, 128, 256, 1024, 4096}) {
+      Product product(Format::kNvfp4, true, m, n, k);
+      Buffer workspace(
+          static_cast<std::int64_t>(cuda::dequantize_workspace_bytes(product.problem)));
+      Buffer weights(2 * n * k * 2), factors(8);
+      fill<<<4096, 256>>>(weights.data, 2 * n * k * 2, 9, Fill::kBf16);
+      const float alpha[2] = {1.0f, 0.0f};
+      CHECK(cudaMemcpy(factors.data, alpha, 8, cudaMemcpyHostToDevice));
+      cublaslt::Matmul product16;
+      product16.m = m, product16.n = n, product16.k = k, product16.stride = n;
+      product16.a = product.x.data, product16.d = product.c.data;
+      product16.alpha = reinterpret_cast<const float*>(factors.data);
+      product16.workspace = workspace.data;
+      const double bf16 = time_graph([&](int i, cudaStream_t stream) {
+        product16.b = weights.data + (i % 2) * n * k * 2;
+        check(cublaslt::matmul(product16, stream));
+      });
+      double dequantize = -1;
+      if (m >= 32) {
+        dequantize = time_graph([&](int i, cudaStream_t stream) {
+          product.rotate(i);
+          check(cuda::launch_dequantize(product.problem, stream, workspace.data));
+        });
+      }
+      const double exact = m <= 256 ? time_decode(product) : -1;
+      std::printf(
+          "{\"n\": %ld, \"k\": %ld, \"m\": %ld, \"exact_us\": %.2f, \"dequantize_us\": %.2f, "
+          "\"bf16_cublaslt_us\": %.2f},\n",
+          n, k, m, exact, dequantize, bf16);
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  const std::string what = argc > 1 ? argv[1] : "";
+  std::printf("[\n");
+  if (what == "decode" && argc > 4) {
+    std::vector<std::int64_t> rows;
+    for (int i = 4; i < argc; ++i) rows.push_back(std::atol(argv[i]));
+    bench_decode(std::strcmp(argv[2], "mxfp4") == 0 ? Format::kMxfp4 : Format::kNvfp4,
+                 std::strcmp(argv[3], "w4a16") != 0, rows);
+  } else if (what == "plans") {
+    std::vector<std::int64_t> rows;
+    for (int i = 2; i < argc; ++i) rows.push_back(std::atol(argv[i]));
+    bench_plans(rows);
+  } else if (what == "layer") {
+    bench_layer();
+  } else if (what == "grouped") {
+    bench_grouped();
+  } else if (what == "large") {
+    bench_large();
+  } else {
+    std::fprintf(stderr,
+                 "usage: gemm_cuda decode FORMAT A M.. | plans M.. | layer | grouped | large\n");
+    return 2;
+  }
+  std::printf("{}]\n");
 }

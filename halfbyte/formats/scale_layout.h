@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "halfbyte/formats/format.h"
 
@@ -39,17 +40,21 @@ HALFBYTE_HD constexpr std::int64_t scale_bytes(ScaleLayout layout, std::int64_t 
   return padded_scale_rows(layout, rows) * padded_scale_columns(layout, columns);
 }
 
-// The two parts of an offset: what the row gives, and what the scale column gives.
-HALFBYTE_HD constexpr std::int64_t scale_row_offset(ScaleLayout layout, std::int64_t row,
-                                                    std::int64_t columns) {
+// The two parts of an offset: what the row gives, and what the scale column gives. Int may be
+// shorter where the array is small: a GPU counts the instructions.
+template <class Int = std::int64_t>
+HALFBYTE_HD constexpr Int scale_row_offset(ScaleLayout layout, std::type_identity_t<Int> row,
+                                           std::type_identity_t<Int> columns) {
   if (layout == ScaleLayout::kLinear) return row * columns;
-  const std::int64_t tile_columns = (columns + 3) / 4;
+  const Int tile_columns = (columns + 3) / 4;
   if (layout == ScaleLayout::k128x4) {
     return (row / 128) * tile_columns * 512 + (row % 32) * 16 + ((row % 128) / 32) * 4;
   }
   return (row / 8) * tile_columns * 32 + (row % 8) * 4;
 }
-HALFBYTE_HD constexpr std::int64_t scale_column_offset(ScaleLayout layout, std::int64_t column) {
+template <class Int = std::int64_t>
+HALFBYTE_HD constexpr Int scale_column_offset(ScaleLayout layout,
+                                              std::type_identity_t<Int> column) {
   if (layout == ScaleLayout::kLinear) return column;
   return column / 4 * (layout == ScaleLayout::k128x4 ? 512 : 32) + column % 4;
 }

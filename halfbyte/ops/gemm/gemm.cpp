@@ -101,8 +101,7 @@ Status run_gemm(const GemmArgs& args, const Execution& execution) {
   if (problem.m == 0 || problem.n == 0) return {};
   if (choice.cuda) {
     HALFBYTE_RETURN_IF_ERROR(check_workspace(execution, workspace_bytes));
-    return cuda::gemm(problem, args.c.device, execution.stream, execution.workspace,
-                      execution.workspace_bytes);
+    return cuda::gemm(problem, args.c.device, execution);
   }
   run_on_cpu(problem, choice.cpu_level, execution.num_threads);
   return {};
@@ -126,7 +125,7 @@ namespace cuda {
 Result<std::size_t> gemm_workspace_bytes(const GemmProblem&, base::Device) {
   return base::unsupported("no CUDA kernels in this build");
 }
-Status gemm(const GemmProblem&, base::Device, void*, void*, std::size_t) {
+Status gemm(const GemmProblem&, base::Device, const Execution&) {
   return base::unsupported("no CUDA kernels in this build");
 }
 Status prepare_weights(const PrepareProblem&, base::Device, void*) {

@@ -36,18 +36,23 @@ base::Result<std::size_t> gemm_workspace_bytes(const GemmProblem& problem, base:
                                                           : std::size_t{0};
 }
 
-base::Status gemm(const GemmProblem& problem, base::Device device, void* stream, void* workspace,
-                  std::size_t /*workspace_bytes*/) {
+base::Status gemm(const GemmProblem& problem, base::Device device,
+                  const base::Execution& execution) {
   const simt::DeviceScope scope(device);
   HALFBYTE_RETURN_IF_ERROR(scope.status());
   const base::Result<GemmPlan> plan = plan_for(problem, device);
   if (!plan.ok()) return plan.status();
-  if (plan.value().kind == GemmKernelKind::kDequantize) {
-    return launch_dequantize(problem, stream, workspace);
+  switch (plan.value().kind) {
+    case GemmKernelKind::kDequantize:
+      return launch_dequantize(problem, execution.stream, execution.workspace);
+    case GemmKernelKind::kDecode:
+      return launch_decode(problem, plan.value().decode, execution.stream);
+    case GemmKernelKind::kStream:
+      return launch_stream(problem, plan.value().stream, execution, device.index);
+    case GemmKernelKind::kAny:
+      break;
   }
-  return plan.value().kind == GemmKernelKind::kDecode
-             ? launch_decode(problem, plan.value().decode, stream)
-             : launch_any(problem, stream);
+  return launch_any(problem, execution.stream);
 }
 
 }  // namespace halfbyte::ops::cuda

@@ -1,4 +1,4 @@
-// Bulk copies to shared memory, the barriers that say when they are done, loads from there.
+// Bulk copies to shared memory, the barriers that say when they are done.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,9 +9,6 @@ namespace halfbyte::ops::cuda {
 
 #if __CUDA_ARCH__ >= 900
 
-__device__ __forceinline__ std::uint32_t smem_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
 __device__ __forceinline__ void barrier_init(std::uint32_t bar, int count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory");
 }
@@ -39,18 +36,6 @@ __device__ __forceinline__ void bulk_load(std::uint32_t to, const void* from, st
           "r"(to),
       "l"(from), "r"(bytes), "r"(bar)
       : "memory");
-}
-__device__ __forceinline__ uint4 load_shared16(std::uint32_t at) {
-  uint4 v;
-  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "r"(at));
-  return v;
-}
-__device__ __forceinline__ uint2 load_shared8(std::uint32_t at) {
-  uint2 v;
-  asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at));
-  return v;
 }
 
 #endif  // __CUDA_ARCH__

@@ -11,6 +11,7 @@
 #include "halfbyte/formats/scale_layout.h"
 #include "halfbyte/numerics/half_types.h"
 #include "halfbyte/ops/gemm/gemm_cuda_bulk.cuh"
+#include "halfbyte/ops/gemm/gemm_cuda_fragments.cuh"
 #include "halfbyte/ops/gemm/gemm_decode_layout.h"
 
 namespace halfbyte::ops::cuda {
@@ -55,30 +56,10 @@ __device__ __forceinline__ std::uint32_t times_high(std::uint32_t a, std::uint32
       : "r"(a), "r"(b));
   return r;
 }
-__device__ __forceinline__ float low_half(std::uint32_t pair) {
-  float f;
-  asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %1;\ncvt.f32.f16 %0, l;\n}" : "=f"(f) : "r"(pair));
-  return f;
-}
-__device__ __forceinline__ float high_half(std::uint32_t pair) {
-  float f;
-  asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %1;\ncvt.f32.f16 %0, h;\n}" : "=f"(f) : "r"(pair));
-  return f;
-}
-__device__ __forceinline__ std::uint32_t xor_and(std::uint32_t a, std::uint32_t b,
-                                                 std::uint32_t mask) {
-  std::uint32_t r;
-  asm("lop3.b32 %0, %1, %2, %3, 0x28;" : "=r"(r) : "r"(a), "r"(b), "r"(mask));
-  return r;
-}
 __device__ __forceinline__ void fma_if(float& acc, float a, float b, bool on) {
   asm("{\n.reg .pred p;\nsetp.ne.s32 p, %3, 0;\n@p fma.rn.f32 %0, %1, %2, %0;\n}"
       : "+f"(acc)
       : "f"(a), "f"(b), "r"(static_cast<int>(on)));
-}
-__device__ __forceinline__ float4 add4(float4 a, float4 b) {
-  return make_float4(__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y), __fadd_rn(a.z, b.z),
-                     __fadd_rn(a.w, b.w));
 }
 // 16 x 16 times 16 x 8, from +0. Rows lane / 4 and + 8, columns 2 * (lane % 4) and + 1.
 __device__ __forceinline__ float4 product(std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,

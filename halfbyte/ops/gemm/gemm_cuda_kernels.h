@@ -13,6 +13,10 @@ base::Status launch_any(const GemmProblem& problem, void* stream);
 // What plan_decode accepted, `plan` its answer.
 base::Status launch_decode(const GemmProblem& problem, const DecodePlan& plan, void* stream);
 
+// What plan_stream accepted, `plan` its answer.
+base::Status launch_stream(const GemmProblem& problem, StreamPlan plan,
+                           const base::Execution& execution, int device);
+
 // Through cuBLASLt; the workspace has dequantize_workspace_bytes.
 base::Status launch_dequantize(const GemmProblem& problem, void* stream, void* workspace);
 std::size_t dequantize_workspace_bytes(const GemmProblem& problem);

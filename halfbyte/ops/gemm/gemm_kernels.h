@@ -121,8 +121,8 @@ namespace cuda {
 // kUnsupported or kInvalidArgument where the method is impossible; gemm.cpp asks before it calls
 // gemm, which then has nothing to refuse. Pointers may be null.
 base::Result<std::size_t> gemm_workspace_bytes(const GemmProblem& problem, base::Device device);
-base::Status gemm(const GemmProblem& problem, base::Device device, void* stream, void* workspace,
-                  std::size_t workspace_bytes);
+base::Status gemm(const GemmProblem& problem, base::Device device,
+                  const base::Execution& execution);
 base::Status prepare_weights(const PrepareProblem& problem, base::Device device, void* stream);
 base::Status unprepare_weights(const PrepareProblem& problem, base::Device device, void* stream);
 }  // namespace cuda

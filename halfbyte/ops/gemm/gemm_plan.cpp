@@ -32,6 +32,9 @@ const char* no_decode(const GemmProblem& problem, const GemmDevice& device) {
   return nullptr;
 }
 
+// Measured on an H200 (docs/performance.md).
+bool prefers_stream(const GemmProblem& problem) { return problem.m <= kStreamRows; }
+
 const char* method_name(GemmMethod method) {
   switch (method) {
     case GemmMethod::kTensorCore:
@@ -97,10 +100,9 @@ DecodeShape choose_decode_shape(int rows, std::int64_t n, std::int64_t k,
 }
 
 Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device) {
-  if (problem.method != GemmMethod::kAuto && problem.method != GemmMethod::kExact &&
-      problem.method != GemmMethod::kDequantize) {
+  if (problem.method == GemmMethod::kFp8 || problem.method == GemmMethod::kBlockScaled) {
     return base::unsupported(std::string("method: ") + method_name(problem.method) +
-                             " is not in this build; auto, exact and dequantize are");
+                             " is not in this build; auto, exact, tensor_core and dequantize are");
   }
   GemmPlan plan;
   const bool to_fp16 = !problem.quantized && problem.x_dtype == base::DType::kF16;
@@ -120,23 +122,43 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
     plan.why = demanded ? "demanded" : std::to_string(kDequantizeRows) + " rows of A or more";
     return plan;
   }
-  const char* no = no_decode(problem, device);
-  if (no == nullptr && problem.m > 0 && problem.n > 0) {
+  const bool empty = problem.m == 0 || problem.n == 0;
+  if (no_decode(problem, device) == nullptr && !empty && !prefers_stream(problem)) {
     const int rows = static_cast<int>(std::min<std::int64_t>(problem.m, kDecodeMaxTokens));
     plan.decode = plan_decode(choose_decode_shape(rows, problem.n, problem.k, device), problem.n,
                               problem.k, device);
-    if (plan.decode.stages == 0) no = "shared memory is too small";
+    if (plan.decode.stages != 0) {
+      plan.kind = GemmKernelKind::kDecode;
+      plan.launches = ceil_div(problem.m, kDecodeMaxTokens);
+      plan.why = "prepared NVFP4 weights, exact blocks on fp16 tensor cores";
+      if (plan.launches > 1) {
+        plan.why +=
+            "; " + std::to_string(kDecodeMaxTokens) + " rows of A a launch, each reads all weights";
+      }
+      return plan;
+    }
+  }
+  // W4A16 has an order of its own on tensor cores: bounded.
+  const char* no = !problem.quantized && problem.method == GemmMethod::kExact
+                       ? "W4A16 is exact without tensor cores alone"
+                       : no_stream(problem, device);
+  if (no == nullptr && !empty) {
+    plan.stream = plan_stream(problem, device);
+    if (plan.stream.stages == 0) no = "shared memory is too small";
   }
   if (no != nullptr) {
-    plan.why = std::string("a warp an element, in the order of the contract, for ") + no;
+    if (problem.method == GemmMethod::kTensorCore) {
+      return base::unsupported(std::string("method: tensor_core: ") + no);
+    }
+    plan.why = std::string("a warp an element, in the order of the contract: ") + no;
     return plan;
   }
-  plan.kind = GemmKernelKind::kDecode;
-  plan.launches = ceil_div(problem.m, kDecodeMaxTokens);
-  plan.why = "prepared NVFP4 weights, exact blocks on fp16 tensor cores";
-  if (plan.launches > 1) {
-    plan.why +=
-        "; " + std::to_string(kDecodeMaxTokens) + " rows of A a launch, each reads all weights";
+  plan.kind = GemmKernelKind::kStream;
+  plan.why = problem.quantized ? "prepared weights, exact blocks on fp16 tensor cores"
+                               : "prepared weights, A in 16 bits on fp16 tensor cores, bounded";
+  if (problem.groups == 0 && problem.m > plan.stream.chunk_rows) {
+    plan.why += "; " + std::to_string(plan.stream.chunk_rows) +
+                " rows of A at a time, each reads all weights";
   }
   return plan;
 }
@@ -144,6 +166,15 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
 std::string to_string(const GemmPlan& plan) {
   if (plan.kind == GemmKernelKind::kAny) return "any: " + plan.why;
   if (plan.kind == GemmKernelKind::kDequantize) return "dequantize, cuBLASLt: " + plan.why;
+  if (plan.kind == GemmKernelKind::kStream) {
+    const StreamPlan& stream = plan.stream;
+    return "stream " + std::to_string(stream.chunk_rows) + " rows at a time, " +
+           std::to_string(stream.group_tiles) + " tiles by " + std::to_string(stream.full.slices) +
+           " slices a phase, " + std::to_string(stream.rounds) + " rounds, clusters of " +
+           std::to_string(stream.split) + ", " + std::to_string(stream.stages) + " stages, " +
+           std::to_string(stream.blocks) + " blocks of " + std::to_string(stream.shared_bytes) +
+           (stream.simple ? " bytes, short: " : " bytes: ") + plan.why;
+  }
   const DecodePlan& decode = plan.decode;
   const DecodeShape& shape = decode.shape;
   return "decode " + std::to_string(shape.tokens()) + " tokens, " + std::to_string(shape.slices()) +

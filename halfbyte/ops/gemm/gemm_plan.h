@@ -6,16 +6,11 @@
 #include <string>
 
 #include "halfbyte/base/status.h"
+#include "halfbyte/ops/gemm/gemm_device.h"
 #include "halfbyte/ops/gemm/gemm_kernels.h"
+#include "halfbyte/ops/gemm/gemm_stream_plan.h"
 
 namespace halfbyte::ops {
-
-struct GemmDevice {
-  int compute_capability = 90;
-  int multiprocessors = 132;
-  int shared_bytes = 227 * 1024;  // of a block, at most
-  std::string cublaslt;           // why it is not there; empty: it is
-};
 
 // How the decode kernel (gemm_cuda_decode.cuh) divides its work. `tokens` rows of A at once, in
 // `token_tiles` tiles of 8; `slices_shared` slices of K share the eight columns of a product.
@@ -56,15 +51,18 @@ struct DecodePlan {
   int part_offset = 0, pend_offset = 0, raw_offset = 0, ring_offset = 0;
 };
 
-enum class GemmKernelKind { kDecode, kAny, kDequantize };
+enum class GemmKernelKind { kDecode, kStream, kAny, kDequantize };
 
 // Rows of A from which kAuto takes the bounded way (docs/performance.md).
 inline constexpr std::int64_t kDequantizeRows = 65;
+// Rows of A up to which the stream kernel is the faster one where both can compute a product.
+inline constexpr std::int64_t kStreamRows = 4;
 
 struct GemmPlan {
   GemmKernelKind kind = GemmKernelKind::kAny;
   DecodePlan decode;
-  int launches = 1;
+  StreamPlan stream;
+  int launches = 1;  // of decode
   std::string why;
 };
 

@@ -23,6 +23,7 @@ GemmProblem decode_problem(std::int64_t m, std::int64_t n, std::int64_t k) {
   problem.a_rows.rows = m;
   problem.a_rows.inner_rows = m;
   problem.a_rows.inner_stride = k / 2;
+  problem.c_rows = {m, m, n, 0};
   return problem;
 }
 
@@ -35,7 +36,7 @@ GemmPlan plan_of(const GemmProblem& problem, const GemmDevice& device = kH200) {
 TEST(GemmPlan, EveryDecodeShapeIsCompiledAndFits) {
   for (const std::int64_t n : {1, 16, 100, 4096, 6144, 28672, 57344, 200000}) {
     for (const std::int64_t k : {16, 128, 272, 4096, 8192, 14336, 28672, 65536}) {
-      for (int m = 1; m <= kDecodeMaxTokens + 1; ++m) {
+      for (int m = kStreamRows + 1; m <= kDecodeMaxTokens + 1; ++m) {
         const GemmPlan plan = plan_of(decode_problem(m, n, k));
         ASSERT_EQ(plan.kind, GemmKernelKind::kDecode) << to_string(plan);
         const DecodePlan& decode = plan.decode;
@@ -53,7 +54,61 @@ TEST(GemmPlan, EveryDecodeShapeIsCompiledAndFits) {
   }
 }
 
-TEST(GemmPlan, WhatTheDecodeKernelDoesNotTake) {
+// What the kernel relies on, for any sizes.
+void expect_sound(const GemmProblem& problem, const GemmDevice& device) {
+  const GemmPlan plan = plan_of(problem, device);
+  const StreamPlan& stream = plan.stream;
+  if (plan.kind == GemmKernelKind::kDecode) return;
+  ASSERT_EQ(plan.kind, GemmKernelKind::kStream) << to_string(plan);
+  SCOPED_TRACE(to_string(plan));
+  EXPECT_TRUE(stream.token_tiles == 1 || stream.token_tiles == 2);
+  EXPECT_LE(stream.chunk_rows, stream.token_tiles * 8);
+  EXPECT_LE(stream.shared_bytes, device.shared_bytes);
+  EXPECT_NE(std::find(std::begin(kStreamStages), std::end(kStreamStages), stream.stages),
+            std::end(kStreamStages));
+  EXPECT_EQ(stream.blocks % stream.split, 0);
+  EXPECT_TRUE(stream.rounds == 1 || stream.split == 1);
+  EXPECT_TRUE(stream.simple || stream.stages == kStreamGeneralStages);
+  if (stream.simple) EXPECT_EQ(stream.buffers, 1);
+  const int pieces = stream.rounds * stream.split;
+  EXPECT_GE(pieces * stream.full.slices, stream.slices);
+  EXPECT_LT((pieces - 1) * stream.full.slices, stream.slices);  // the last has some
+  if (stream.rounds > 1) {                                      // its sum is a node of the tree
+    EXPECT_EQ(stream.full.slices & (stream.full.slices - 1), 0);
+    EXPECT_GE(1 << stream.levels, stream.rounds);
+  }
+  if (pieces > 1) EXPECT_EQ(stream.full.slices % kStreamPartSlices, 0);
+  if (stream.buffers == 1) {  // one phase
+    EXPECT_EQ(stream.rounds, 1);
+    EXPECT_EQ(stream.chunks, 1);
+    EXPECT_GE(stream.group_tiles * (stream.blocks / stream.split), stream.tiles);
+  }
+}
+
+TEST(GemmPlan, EveryStreamPlanIsSound) {
+  for (const std::int64_t n : {1, 16, 100, 4096, 6144, 28672, 57344, 200000}) {
+    for (const std::int64_t k : {32, 128, 288, 4096, 8192, 14336, 28672, 65536, 524288}) {
+      for (const int m : {1, 2, 3, 7, 8, 9, 16, 17, 31, 32, 33, 64, 1000}) {
+        for (const int groups : {0, 3, 128}) {
+          for (const Format format : {Format::kNvfp4, Format::kMxfp4}) {
+            for (const bool quantized : {true, false}) {
+              GemmProblem problem = decode_problem(m, n, k);
+              problem.format = format;
+              problem.quantized = quantized;
+              problem.groups = groups;
+              problem.method = quantized ? GemmMethod::kExact : GemmMethod::kTensorCore;
+              expect_sound(problem, kH200);
+            }
+          }
+        }
+      }
+    }
+  }
+  expect_sound(decode_problem(1, 4096, 4096), {80, 108, 163 * 1024, ""});
+  expect_sound(decode_problem(32, 4096, 28672), {89, 128, 99 * 1024, ""});
+}
+
+TEST(GemmPlan, WhatNoFastKernelTakes) {
   const auto why = [](const GemmProblem& problem, const GemmDevice& device = kH200) {
     const GemmPlan plan = plan_of(problem, device);
     EXPECT_EQ(plan.kind, GemmKernelKind::kAny);
@@ -64,23 +119,37 @@ TEST(GemmPlan, WhatTheDecodeKernelDoesNotTake) {
   EXPECT_NE(why(problem).find("not prepared"), std::string::npos);
   problem = decode_problem(1, 64, 128);
   problem.quantized = false;
-  EXPECT_NE(why(problem).find("not quantized"), std::string::npos);
-  problem = decode_problem(1, 64, 128);
-  problem.format = Format::kMxfp4;
-  EXPECT_NE(why(problem).find("NVFP4"), std::string::npos);
-  problem = decode_problem(4, 64, 128);
-  problem.groups = 2;
-  EXPECT_NE(why(problem).find("groups"), std::string::npos);
-  EXPECT_NE(why(decode_problem(1, 64, 128), {80, 108, 163 * 1024, ""}).find("sm_90"),
+  problem.method = GemmMethod::kExact;
+  EXPECT_NE(why(problem).find("W4A16"), std::string::npos);
+  EXPECT_NE(why(decode_problem(1, 64, 128), {75, 72, 64 * 1024, ""}).find("sm_80"),
             std::string::npos);
   EXPECT_NE(why(decode_problem(1, 64, 128), {120, 170, 30 * 1024, ""}).find("shared memory"),
             std::string::npos);
 }
 
+TEST(GemmPlan, WhatTheStreamKernelTakes) {
+  const auto kind = [](const GemmProblem& problem, const GemmDevice& device = kH200) {
+    return plan_of(problem, device).kind;
+  };
+  GemmProblem problem = decode_problem(kStreamRows, 4096, 4096);
+  EXPECT_EQ(kind(problem), GemmKernelKind::kStream);
+  problem = decode_problem(kStreamRows + 1, 4096, 4096);
+  EXPECT_EQ(kind(problem), GemmKernelKind::kDecode);
+  EXPECT_EQ(kind(problem, {80, 108, 163 * 1024, ""}), GemmKernelKind::kStream);
+  problem.groups = 2;
+  EXPECT_EQ(kind(problem), GemmKernelKind::kStream);
+  problem = decode_problem(16, 4096, 4096);
+  problem.format = Format::kMxfp4;
+  EXPECT_EQ(kind(problem), GemmKernelKind::kStream);
+  problem.quantized = false;
+  EXPECT_EQ(kind(problem), GemmKernelKind::kStream);
+  problem.method = GemmMethod::kTensorCore;
+  EXPECT_EQ(kind(problem), GemmKernelKind::kStream);
+}
+
 TEST(GemmPlan, MethodsThatAreNotThere) {
   GemmProblem problem = decode_problem(1, 64, 128);
-  for (const GemmMethod method :
-       {GemmMethod::kTensorCore, GemmMethod::kFp8, GemmMethod::kBlockScaled}) {
+  for (const GemmMethod method : {GemmMethod::kFp8, GemmMethod::kBlockScaled}) {
     problem.method = method;
     const base::Result<GemmPlan> plan = gemm_plan(problem, kH200);
     ASSERT_FALSE(plan.ok());
@@ -107,9 +176,13 @@ TEST(GemmPlan, Dequantize) {
 }
 
 TEST(GemmPlan, SaysWhatItIs) {
+  EXPECT_EQ(to_string(plan_of(decode_problem(8, 28672, 4096))),
+            "decode 8 tokens, 2 slices a warp, 16 warps along K, 1 rounds, 3 stages, 132 blocks of "
+            "172800 bytes, 1 launch: prepared NVFP4 weights, exact blocks on fp16 tensor cores");
   EXPECT_EQ(to_string(plan_of(decode_problem(1, 28672, 4096))),
-            "decode 1 tokens, 4 slices a warp, 8 warps along K, 1 rounds, 2 stages, 132 blocks of "
-            "162560 bytes, 1 launch: prepared NVFP4 weights, exact blocks on fp16 tensor cores");
+            "stream 1 rows at a time, 14 tiles by 32 slices a phase, 1 rounds, clusters of "
+            "1, 2 stages, 132 blocks of 86912 bytes, short: prepared weights, exact blocks on fp16 "
+            "tensor cores");
 }
 
 }  // namespace

@@ -1,0 +1,15 @@
+// The compiled stream kernels.
+#pragma once
+
+#include "halfbyte/ops/gemm/gemm_cuda_stream_stage.cuh"
+
+namespace halfbyte::ops::cuda {
+
+using StreamKernel = void (*)(StreamArgs);
+
+StreamKernel stream_nvfp4_w4a4(int token_tiles, int stages, bool simple);
+StreamKernel stream_nvfp4_w4a16(int token_tiles, int stages, bool simple);
+StreamKernel stream_mxfp4_w4a4(int token_tiles, int stages, bool simple);
+StreamKernel stream_mxfp4_w4a16(int token_tiles, int stages, bool simple);
+
+}  // namespace halfbyte::ops::cuda

@@ -1,0 +1,10 @@
+#include "halfbyte/ops/gemm/gemm_cuda_stream.cuh"
+#include "halfbyte/ops/gemm/gemm_cuda_stream_instances.cuh"
+
+namespace halfbyte::ops::cuda {
+
+StreamKernel stream_nvfp4_w4a4(int token_tiles, int stages, bool simple) {
+  return stream_instance<StreamKind::kNvfp4W4A4>(token_tiles, stages, simple);
+}
+
+}  // namespace halfbyte::ops::cuda

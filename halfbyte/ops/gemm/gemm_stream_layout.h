@@ -1,0 +1,29 @@
+// Shared memory of the stream kernel: what gemm_stream_plan.cpp adds up and gemm_cuda_stream.cuh
+// uses.
+#pragma once
+
+#include "halfbyte/ops/gemm/gemm_stream_plan.h"
+#include "halfbyte/ops/gemm/gemm_weights_math.h"
+
+namespace halfbyte::ops {
+
+// StreamRow, of two phases.
+inline constexpr int kStreamRowBytes = 16;
+inline constexpr int kStreamHeaderBytes = 2 * kStreamMaxTokens * kStreamRowBytes;
+
+// Floats from one row of A's 16 sums to the next: no bank conflicts.
+inline constexpr int kStreamTokenStride = 20;
+
+// Bytes of a row of A's slice as fragments: fp16.
+inline constexpr int kStreamSliceBytes = kSliceColumns * 2;
+// Bytes of one pair of blocks of it: what four lanes read, 16 bytes each.
+inline constexpr int kStreamPairBytes = 64;
+
+// Factors of a slice beside its fragments, each fp32 for token_tiles * 8 rows of A: W4A4 in MXFP4
+// the blocks' scales, W4A16 one power of two.
+HALFBYTE_HD constexpr int stream_factors(Format format, bool quantized) {
+  if (!quantized) return 1;
+  return format == Format::kMxfp4 ? slice_blocks(Format::kMxfp4) : 0;
+}
+
+}  // namespace halfbyte::ops

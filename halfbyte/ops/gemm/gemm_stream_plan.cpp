@@ -1,0 +1,162 @@
+#include "halfbyte/ops/gemm/gemm_stream_plan.h"
+
+#include <algorithm>
+
+#include "halfbyte/ops/gemm/gemm_stream_layout.h"
+
+namespace halfbyte::ops {
+namespace {
+
+constexpr int round_up(int value, int multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+int ceil_div(std::int64_t value, std::int64_t by) {
+  return static_cast<int>((value + by - 1) / by);
+}
+
+StreamShare share_of(int slices) {
+  StreamShare share;
+  share.slices = slices;
+  share.parts = ceil_div(slices, kStreamPartSlices);
+  share.step_tiles = kStreamWarps / share.parts;
+  share.step_parts = kStreamWarps % share.parts;
+  share.inverse = 65536 / share.parts + 1;
+  // Right where x * slices < 2^32: x counts the slices of a chunk's rows. Not for one slice.
+  share.slices_inverse = static_cast<std::uint32_t>((std::uint64_t{1} << 32) / slices + 1);
+  return share;
+}
+
+bool is_even(const base::RowMap& rows) { return rows.inner_rows == rows.rows; }
+
+// What the short kernel takes. Strides count here, not pointers: the kernel's launch looks at
+// those.
+bool is_simple(const GemmProblem& problem) {
+  if (problem.groups != 0 || !is_even(problem.c_rows)) return false;
+  if (!problem.quantized) return is_even(problem.x_rows);
+  return is_even(problem.a_rows) && problem.a_layout == ScaleLayout::kLinear;
+}
+
+// Fills in what follows from full, stages and split; `tiles` of a cluster.
+// False: it does not fit.
+bool lay_out(const GemmProblem& problem, const GemmDevice& device, int tiles, StreamPlan& plan) {
+  const int pieces = ceil_div(plan.slices, plan.full.slices);
+  plan.rounds = plan.split > 1 ? 1 : pieces;
+  plan.last = share_of(plan.slices - (pieces - 1) * plan.full.slices);
+  plan.levels = 0;
+  while ((1 << plan.levels) < plan.rounds) ++plan.levels;
+  constexpr int kAlign = 128;
+  const int factors = stream_factors(problem.format, problem.quantized) * plan.token_tiles * 8;
+  const int part_tile = plan.full.parts * plan.chunk_rows * kStreamTokenStride * 4;
+  const int pend_tile = plan.levels * plan.chunk_rows * kTileRows * 4;
+  plan.header_offset = plan.stages * kStreamWarps * 2 * unit_bytes(problem.format);
+  plan.act_offset = round_up(plan.header_offset + kStreamHeaderBytes, kAlign);
+  plan.factor_offset = plan.act_offset + plan.full.slices * plan.chunk_rows * kStreamSliceBytes;
+  plan.chunk_offset = plan.factor_offset + plan.full.slices * factors * 4;
+  const int chunk_bytes = problem.groups != 0 ? static_cast<int>(problem.groups + 1) * 12 : 0;
+  plan.part_offset = round_up(plan.chunk_offset + chunk_bytes, kAlign);
+  const int left = device.shared_bytes - plan.part_offset;
+  for (plan.buffers = 1;; ++plan.buffers) {
+    plan.group_tiles =
+        std::min(tiles, left < 0 ? 0 : left / (plan.buffers * part_tile + pend_tile));
+    const bool one_phase = plan.rounds == 1 && plan.group_tiles == tiles && plan.chunks == 1;
+    if (one_phase || plan.buffers == 2) break;
+  }
+  if (plan.group_tiles == 0) return false;
+  plan.pend_offset = plan.part_offset + plan.buffers * plan.group_tiles * part_tile;
+  plan.shared_bytes = plan.pend_offset + plan.group_tiles * pend_tile;
+  return true;
+}
+
+// In the time that a warp takes for a slice of eight rows: the warps with the most slices, phase by
+// phase, what a part's sums, a phase's barriers and its restaging of A cost (measured on an H200).
+double cost(const StreamPlan& plan, int tiles) {
+  constexpr double kPart = 0.5, kBarrier = 1.5, kRestage = 6.0, kTwoTiles = 1.45;
+  const auto group = [&](int of) {
+    if (of == 0) return 0.0;
+    const double slices = ceil_div(std::int64_t{of} * plan.full.parts, kStreamWarps) *
+                          (std::min(kStreamPartSlices, plan.full.slices) + kPart);
+    // The sums of the parts, from both CTAs of a cluster.
+    const int turns = ceil_div(std::int64_t{ceil_div(of, plan.split)} * plan.chunk_rows * kTileRows,
+                               kStreamThreads);
+    const double ends = plan.split > 1 ? 0.5 + turns : 0.5 * turns;
+    return plan.rounds * (slices * (plan.token_tiles == 2 ? kTwoTiles : 1.0) + kBarrier + ends +
+                          (plan.rounds > 1 ? kRestage : 0.0));
+  };
+  const double slices =
+      tiles / plan.group_tiles * group(plan.group_tiles) + group(tiles % plan.group_tiles);
+  // More weights in flight keep the memory busy, and the first rows of A waiting.
+  return plan.stages > 2 ? 0.98 * slices + 1.5 : slices;
+}
+
+struct Best {
+  StreamPlan plan;
+  double slices = 0.0;
+  std::vector<StreamPlan>* all = nullptr;
+};
+
+// K in `split` parts, or in rounds of `round_slices`; chunks and their rows are set.
+void try_all(const GemmProblem& problem, const GemmDevice& device, int split, int round_slices,
+             StreamPlan plan, Best& best) {
+  // Of groups, as if each row had an expert of its own.
+  const std::int64_t total =
+      static_cast<std::int64_t>(plan.tiles) *
+      (problem.groups != 0 ? std::min(problem.m, problem.groups) : plan.chunks);
+  const int used = static_cast<int>(std::min<std::int64_t>(total, device.multiprocessors / split));
+  const int tiles = std::min(ceil_div(total, used), plan.tiles);
+  const int turns = plan.chunks > 1 ? ceil_div(ceil_div(total, used), tiles) : 1;
+  plan.split = split;
+  plan.blocks = used * split;
+  plan.block_tiles = static_cast<int>(total / used);
+  plan.more_tiles = static_cast<int>(total % used);
+  const int slices =
+      split > 1 ? round_up(ceil_div(plan.slices, split), kStreamPartSlices) : round_slices;
+  // Both CTAs of a cluster have some; all but the last round have whole parts.
+  if (split > 1 && (split - 1) * slices >= plan.slices) return;
+  if (split == 1 && slices < plan.slices && slices % kStreamPartSlices != 0) return;
+  plan.full = share_of(slices);
+  for (const int stages : kStreamStages) {
+    plan.stages = stages;
+    if (!lay_out(problem, device, tiles, plan)) continue;
+    plan.simple = is_simple(problem) && split == 1 && plan.rounds == 1 && plan.chunks == 1 &&
+                  plan.group_tiles == tiles;
+    if (stages != kStreamGeneralStages && !plan.simple) continue;
+    const double cost_of = turns * cost(plan, tiles);
+    if (best.all != nullptr) best.all->push_back(plan);
+    if (best.plan.stages == 0 || cost_of < best.slices) best.plan = plan, best.slices = cost_of;
+  }
+}
+
+}  // namespace
+
+const char* no_stream(const GemmProblem& problem, const GemmDevice& device) {
+  if (problem.form != WeightForm::kPrepared) return "the weights are not prepared";
+  if (device.compute_capability < 80) return "the device has no asynchronous copies (sm_80)";
+  if (problem.groups > kStreamMaxGroups) return "there are too many groups";
+  constexpr std::int64_t kMost = std::int64_t{1} << 19;  // tiles times chunks fit an int
+  if (problem.k == 0 || problem.k > kMost || problem.n > kMost || problem.m > kMost)
+    return "M, N or K is out of range";
+  return nullptr;
+}
+
+StreamPlan plan_stream(const GemmProblem& problem, const GemmDevice& device,
+                       std::vector<StreamPlan>* all) {
+  StreamPlan plan;
+  Best best;
+  best.all = all;
+  plan.tiles = ceil_div(problem.n, kTileRows);
+  plan.slices = ceil_div(problem.k, kSliceColumns);
+  for (const int most : {kStreamMaxTokens, 8}) {
+    plan.chunk_rows = static_cast<int>(std::min<std::int64_t>(problem.m, most));
+    plan.token_tiles = plan.chunk_rows <= 8 ? 1 : 2;
+    plan.chunks = problem.groups != 0 ? 0 : ceil_div(problem.m, plan.chunk_rows);
+    try_all(problem, device, 1, plan.slices, plan, best);
+    if (device.compute_capability >= 90) try_all(problem, device, 2, 0, plan, best);
+    for (int slices = kStreamPartSlices; slices < plan.slices; slices *= 2) {  // nodes of the tree
+      try_all(problem, device, 1, slices, plan, best);
+    }
+    if (problem.m <= 8) break;
+  }
+  return best.plan;
+}
+
+}  // namespace halfbyte::ops

@@ -1,0 +1,65 @@
+// How the stream kernel (gemm_cuda_stream.cuh) divides a product of few rows of A: pure numbers.
+//
+// The tiles of 16 rows of B, times the chunks of rows of A, are one range that the CTAs share
+// evenly, or clusters of CTAs, which split K among themselves so that A's fragments fit in shared
+// memory. Where there are no clusters, one range of K comes after the other (rounds). A CTA takes a
+// group of its tiles at a time. The items of a phase (a group and a round) are the parts of its
+// tiles' slices, dealt to the warps in turn: a warp multiplies the slices of a part and adds them
+// up in the tree's order; the parts' sums wait in shared memory for the end of the phase.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "halfbyte/ops/gemm/gemm_device.h"
+#include "halfbyte/ops/gemm/gemm_kernels.h"
+
+namespace halfbyte::ops {
+
+inline constexpr int kStreamWarps = 16;
+inline constexpr int kStreamThreads = kStreamWarps * 32;
+inline constexpr int kStreamMaxTokens = 16;  // rows of A a chunk
+// Pairs of units in flight a warp: what is compiled.
+inline constexpr int kStreamStages[] = {4, 2};
+inline constexpr int kStreamGeneralStages = 2;  // but for the short kernel
+inline constexpr int kStreamMaxGroups = 4096;   // of rows (experts)
+// Slices of a part, but for the last of a tile: a power of two.
+inline constexpr int kStreamPartSlices = 8;
+
+// The slices of a round, or of a CTA of a cluster, as the warps of a CTA share them.
+struct StreamShare {
+  int slices = 0, parts = 0;
+  int step_tiles = 0, step_parts = 0;  // kStreamWarps parts on
+  int inverse = 0;                     // w / parts = w * inverse >> 16 for w < kStreamWarps
+  std::uint32_t slices_inverse = 0;    // x / slices is the high half of x * slices_inverse
+};
+
+struct StreamPlan {
+  int split = 1;        // CTAs of a cluster
+  int block_tiles = 0;  // of a cluster; one more in the first `more_tiles`; not with groups
+  int more_tiles = 0;
+  int chunks = 1;      // 0: the kernel counts them, group by group
+  int chunk_rows = 1;  // rows of A at once
+  int tiles = 0, slices = 0;
+  int group_tiles = 1;
+  int rounds = 1, levels = 0;  // levels of the tree above the rounds
+  StreamShare full, last;      // full: of all but the last round or CTA of a cluster
+  // Bytes; the ring is at 0.
+  int header_offset = 0, act_offset = 0, factor_offset = 0, part_offset = 0, pend_offset = 0;
+  int chunk_offset = 0;
+  int shared_bytes = 0;
+  int token_tiles = 1;  // of 8 rows of A: 1 or 2
+  int blocks = 0;       // CTAs, clusters times split
+  int stages = 0;       // of kStreamStages; 0: the kernel does not fit
+  int buffers = 1;      // of a phase's sums
+  bool simple = false;  // one phase, no groups, A and C of ordinary strides: a short kernel
+};
+
+// nullptr: the stream kernel takes the problem (`stages` may still be 0).
+const char* no_stream(const GemmProblem& problem, const GemmDevice& device);
+
+// all: every plan that fits, for benchmarks; may be nullptr.
+StreamPlan plan_stream(const GemmProblem& problem, const GemmDevice& device,
+                       std::vector<StreamPlan>* all = nullptr);
+
+}  // namespace halfbyte::ops
