@@ -1,7 +1,7 @@
 """Times CUDA work as docs/performance.md says, for the scripts that measure peers.
 
 Each candidate is a graph of clamp(20 ms / t, 1, 20) launches; launch i works on the i-th copy of the
-data that rotates. Candidates alternate. Before every replay, outside of the time taken, the L2 is
+data that rotates. Candidates alternate, in random order. Before every replay, outside of the time taken, the L2 is
 emptied by reading three times its size from elsewhere: that also keeps the device busy until the
 graph is there, so that no launch gap is in the time.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import random
 import shlex
 import statistics
 import sys
@@ -26,7 +27,7 @@ GRAPH_US, MOST_LAUNCHES, TIMES_L2 = 20_000, 20, 3
 REPLAYS, WARM_UPS = 11, 3
 METHOD = (f"CUDA graphs of clamp(20 ms / t, 1, {MOST_LAUNCHES}) launches that rotate over copies of "
           f"more than {TIMES_L2} times the L2, events, L2 emptied before each replay, replays of the "
-          "candidates alternate, random data; median and minimum of ")
+          "candidates alternate in random order, random data; median and minimum of ")
 
 Candidate = Callable[[int], Any]  # makes launch i, on copy i % copies; returns its outputs
 
@@ -90,9 +91,11 @@ class Timer:
         make = self._host_replay if self.device == "cpu" else self._graph_replay
         replays = {name: make(run, launches[name], copies) for name, run in candidates.items()}
         times: dict[str, list[float]] = {name: [] for name in candidates}
+        order, shuffle = list(replays), random.Random(1).shuffle
         for index in range(self.warm_ups + self.replays):
-            for name, replay in replays.items():
-                us = replay() / launches[name]
+            shuffle(order)  # clocks are lower after a long kernel
+            for name in order:
+                us = replays[name]() / launches[name]
                 if index >= self.warm_ups:
                     times[name].append(us)
         del replays

@@ -19,6 +19,7 @@ Every answer is compared with a product of the same values in bf16.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import sys
@@ -45,6 +46,7 @@ TOLERANCE = {"fp8": 0.06, "": 0.02}
 TARGETS = (("humming", 1, 8, 1.6), ("humming", 16, 64, 1.3), ("humming", 256, 1 << 30, 1.0),
            ("fp8", 1, 8, 1.6), ("fp8", 16, 16, 1.25), ("fp8", 32, 64, 1.0),
            ("bf16", 1, 8, 3.0), ("bf16", 32, 32, 2.0), ("bf16", 1, 1 << 30, 0.9))
+FEW_ROWS = 64
 COLUMNS = ("w4a4_auto", "w4a16_auto", "humming", "fp8", "bf16")
 
 
@@ -226,16 +228,26 @@ def ratio(row: dict, peer: str, ours: str) -> float:
 
 
 def table(rows: list[dict], columns: tuple[str, ...] = COLUMNS) -> str:
-    """µs of `columns` in a cell, separated by slashes."""
-    ms = sorted({row["m"] for row in rows})
-    lines: dict[str, list[str]] = {}
-    for row in rows:
-        cells = [f"{row['times'][name]['us']:.4g}" if name in row["times"] else "-"
-                 for name in columns]
-        line = lines.setdefault(f"{row['n']} x {row['k']}", [""] * len(ms))
-        line[ms.index(row["m"])] = " / ".join(cells)
-    return cuda_timing.markdown(["N x K", *(f"M = {m}" for m in ms)],
-                                [[name, *cells] for name, cells in lines.items()])
+    """Times in a cell, separated by slashes; few rows and many apart."""
+    columns = tuple(name for name in columns if any(name in row["times"] for row in rows))
+    parts = []
+    for few in (True, False):
+        part = [row for row in rows if (row["m"] <= FEW_ROWS) == few]
+        ms = sorted({row["m"] for row in part})
+        lines: dict[str, list[str]] = {}
+        for row in part:
+            line = lines.setdefault(f"{row['n']} x {row['k']}", [""] * len(ms))
+            line[ms.index(row["m"])] = " / ".join(cell(row["times"].get(name)) for name in columns)
+        if part:
+            parts.append(cuda_timing.markdown(["N x K", *(f"M = {m}" for m in ms)],
+                                              [[name, *cells] for name, cells in lines.items()]))
+    return f"{' / '.join(columns)}, µs\n\n" + "\n\n".join(parts)
+
+
+def cell(time: dict | None) -> str:
+    if time is None:
+        return "-"
+    return f"{time['us']:.1f}" if time["us"] < 100 else f"{time['us']:.0f}"
 
 
 def targets(rows: list[dict], ours: str) -> list[list[str]]:
@@ -262,6 +274,10 @@ def target_table(rows: list[dict]) -> str:
         header, [line for ours in ("w4a4_auto", "w4a16_auto") for line in targets(rows, ours)])
 
 
+def show(rows: list[dict]) -> None:
+    print(f"\n{table(rows)}\n\n{target_table(rows)}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--shapes", type=parse_shapes, default=parse_shapes(SHAPES), help="NxK,..")
@@ -273,7 +289,11 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--replays", type=int, default=9)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--show", type=Path, help="print the tables of an earlier result, measure nothing")
     arguments = parser.parse_args()
+    if arguments.show:
+        show(json.loads(arguments.show.read_text())["rows"])
+        return 0
     if unknown := set(arguments.methods) - set(METHODS):
         parser.error(f"--methods: expected some of {', '.join(METHODS)}, got {', '.join(unknown)}")
     with torch.inference_mode():
@@ -295,7 +315,7 @@ def main() -> int:
         versions=cuda_timing.versions("humming-kernels")))
     for title, found in (("refused", refused), *((f"slow, {name}", why) for name, why in slow.items())):
         print(f"\n{title}:", *(f"{name}: {why}" for name, why in found.items()), sep="\n  ")
-    print(f"\n{' / '.join(COLUMNS)}, µs\n\n{table(rows)}\n\n{target_table(rows)}")
+    show(rows)
     wrong = [row["name"] for row in rows if row["wrong"]]
     if wrong:
         print(f"\nWRONG ANSWERS: {', '.join(wrong)}")

@@ -208,8 +208,10 @@ def test_gemm_peers_table_and_targets(gemm_peers) -> None:
 
     rows = [row(1, w4a4_auto=2, humming=4, bf16=8), row(8, w4a4_auto=2, humming=2, bf16=8),
             row(256, w4a4_auto=10, bf16=9)]
-    assert gemm_peers.table(rows, ("w4a4_auto", "humming")).splitlines()[2:] == [
-        "| 64 x 32 | 2 / 4 | 2 / 2 | 10 / - |"]
+    assert gemm_peers.table(rows, ("w4a4_auto", "fp8", "humming")).splitlines() == [
+        "w4a4_auto / humming, µs", "",
+        "| N x K | M = 1 | M = 8 |", "| --- | --- | --- |", "| 64 x 32 | 2.0 / 4.0 | 2.0 / 2.0 |", "",
+        "| N x K | M = 256 |", "| --- | --- |", "| 64 x 32 | 10.0 / - |"]
     assert gemm_peers.targets(rows, "w4a4_auto") == [
         ["w4a4_auto", "humming", "M = 1 to 8", "1.6", "1 of 2", "1.41", "1.00 at 8x64x32"],
         ["w4a4_auto", "bf16", "M = 1 to 8", "3", "2 of 2", "4.00", "4.00 at 1x64x32"],

@@ -365,7 +365,8 @@ def main() -> int:
             print(rows[-1]["name"], {name: row["us"] for name, row in rows[-1]["times"].items()},
                   flush=True)
     cuda_timing.write(arguments.json, cuda_timing.document(
-        "rmsnorm_quantize", arguments.device, timer, rows, what="peers", versions=cuda_timing.versions("triton", "liger-kernel")))
+        "rmsnorm_quantize", arguments.device, timer, rows, what="peers",
+        versions=cuda_timing.versions("triton", "liger-kernel")))
     print(f"\n{table(rows)}\n\n{summary(rows)}")
     return 0
 
