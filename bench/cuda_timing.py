@@ -1,9 +1,9 @@
 """Times CUDA work as docs/performance.md says, for the scripts that measure peers.
 
 Each candidate is a graph of clamp(20 ms / t, 1, 20) launches; launch i works on the i-th copy of the
-data that rotates. Candidates alternate, in random order. Before every replay, outside of the time taken, the L2 is
-emptied by reading three times its size from elsewhere: that also keeps the device busy until the
-graph is there, so that no launch gap is in the time.
+data that rotates. Candidates alternate, in random order. Before every replay, outside of the time
+taken, the L2 is emptied by reading three times its size from elsewhere: that also keeps the device
+busy until the graph is there, so that no launch gap is in the time.
 """
 
 from __future__ import annotations
