@@ -1,13 +1,15 @@
 #!/bin/bash
 # The comparisons with peers on a GPU machine that has torch, Triton and CUDA, but no network.
 #
-#   bench/peers.sh pack FOLDER [BUILD]    here: all that they need into FOLDER, 4 MB. BUILD
+#   bench/peers.sh pack FOLDER [BUILD]    here: all that they need into FOLDER, 6 MB. BUILD
 #       (build-cuda) has lib/libhalfbyte.so and libhalfbyte_torch.so with CUDA kernels. Wheels are
 #       fetched by pip once, into $HALFBYTE_PEERS (~/.cache/halfbyte/peers); nvcc compiles FlashInfer's
 #       kernel.
 #   FOLDER/peers.sh rmsnorm|gemm OUT [OPTION..]    there: bench/torch_cuda.py or gemm_peers.py with
 #       these options; OUT gets peers-rmsnorm.json or peers-gemm.json and the log. What Humming, Triton
-#       and inductor compile stays in /tmp/halfbyte-peers for the next call.
+#       and inductor compile stays in /tmp/halfbyte-peers for the next call. Humming's kernels, 33 a
+#       shape, come back in OUT as humming-cache.tar.xz if there are new ones: put into
+#       $HALFBYTE_PEERS, it is packed too, and nothing is compiled there again.
 set -euo pipefail
 
 LIGER=liger-kernel==0.8.5
@@ -49,6 +51,7 @@ pack() {
   mkdir -p "$scratch/bindings/python" "$scratch/bench"
   cp -r "$root/bindings/python/halfbyte" "$scratch/bindings/python"
   cp "$root"/bench/*.py "$root"/bench/*.json "$scratch/bench"
+  [ ! -f "$STORE/humming-cache.tar.xz" ] || cp "$STORE/humming-cache.tar.xz" "$scratch"
   printf '{"commit": "%s", "flashinfer": "%s"}\n' "$(git -C "$root" describe --always --dirty)" \
     "${FLASHINFER#*==}" >"$scratch/bench/packed.json"
   tar -C "$scratch" --exclude=__pycache__ -cJf "$folder/peers.tar.xz" .
@@ -57,13 +60,21 @@ pack() {
   ls -l "$folder"
 }
 
+humming_kernels() { (cd $WORK/humming/cache && find . -name kernel.cubin); }
+
 run() {
-  local what=$1 out=$2
+  local what=$1 out=$2 before
   shift 2
-  mkdir -p "$out" $WORK/humming
+  mkdir -p "$out" $WORK/humming/cache
   tar -C $WORK -xJf "$(dirname "$0")/peers.tar.xz"
-  [ -d $WORK/site ] || python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir \
-    --target $WORK/site $WORK/whl/*.whl
+  if [ ! -d $WORK/site ]; then
+    python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target $WORK/site \
+      $WORK/whl/*.whl
+    # The cache knows Humming's headers by name and time.
+    find $WORK/site/humming -name '*.cuh' -exec touch -d 2026-01-01T00:00:00Z {} +
+    [ ! -f $WORK/humming-cache.tar.xz ] || tar -C $WORK/humming/cache -xJf $WORK/humming-cache.tar.xz
+  fi
+  before=$(humming_kernels | wc -l)
   export PYTHONPATH=$WORK/bindings/python:$WORK/site PYTHONUNBUFFERED=1
   export HALFBYTE_LIBRARY=${HALFBYTE_LIBRARY:-$WORK/lib/libhalfbyte.so}
   export HUMMING_CACHE_DIR=$WORK/humming/cache HUMMING_TMP_DIR=$WORK/humming
@@ -77,6 +88,8 @@ run() {
     gemm)
       timeout "$LIMIT_S" python3 $WORK/bench/gemm_peers.py --json "$out/peers-gemm.json" "$@" 2>&1 |
         tee "$out/peers-gemm.log"
+      [ "$(humming_kernels | wc -l)" = "$before" ] ||
+        humming_kernels | tar -C $WORK/humming/cache -cJf "$out/humming-cache.tar.xz" -T -
       ;;
   esac
 }
