@@ -53,7 +53,7 @@ void add_scale_row_offsets(Random& random, const QuantizeSpec& spec, const Shape
   const auto renew = [&](const char* array, ScaleLayout layout) {
     set.tensors().erase(array);
     set.add(array, TestTensor(DType::kU8, {formats::scale_bytes(layout, scale_rows, columns)}, {},
-                             random.in(0, 3)));
+                              random.in(0, 3)));
   };
   renew("scales", spec.layout);
   if (spec.second_layout) renew("scales_second", *spec.second_layout);
