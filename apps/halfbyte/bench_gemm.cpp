@@ -188,17 +188,21 @@ BenchCase bench_gemm_silu_mul_quantize(const BenchOptions& options, BenchShape s
   const QuantizeTail tail(result, options, y_shape, y);
   ops::Activation activation;
   activation.interleave = options.interleave;
+  // Workspace of its own: what one call asks for must not move what the other has been captured
+  // with.
+  Product inside = product;
+  inside.workspace = std::make_shared<std::optional<OwnedTensor>>();
   result.fused = [=](const TensorSet& set, const Execution& execution) {
     ops::GemmSiluMulQuantizeArgs args;
-    args.product = product.args(set);
+    args.product = inside.args(set);
     args.product.c = {};
     args.dtype = options.dtype;
     args.activation = activation;
     args.given = tail.given();
     args.spec = tail.spec();
     args.out = tail.out(set);
-    return product.run(args, execution, ops::gemm_silu_mul_workspace_bytes,
-                       ops::gemm_silu_mul_quantize);
+    return inside.run(args, execution, ops::gemm_silu_mul_workspace_bytes,
+                      ops::gemm_silu_mul_quantize);
   };
   result.make_quantized = [=](const TensorSet& set, const Execution& execution) -> Status {
     HALFBYTE_RETURN_IF_ERROR(product.run_gemm(set, execution));

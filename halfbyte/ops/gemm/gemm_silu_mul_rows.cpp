@@ -1,7 +1,7 @@
 // gemm_silu_mul_quantize on the CPU: some rows of gate_up at a time, by the product's kernel of the
 // level, and on to the activation's.
 #include <algorithm>
-#include <vector>
+#include <memory>
 
 #include "halfbyte/numerics/float_bits.h"
 #include "halfbyte/ops/gemm/gemm_run.h"
@@ -11,10 +11,12 @@ namespace halfbyte::ops {
 
 namespace {
 
-// Of gate_up: what a cache holds of it, and enough rows to share the work on the weights.
+// Of gate_up: what the last-level cache holds of it, but enough rows to share the work on the
+// weights: as many as the product's kernels take together, or several times that.
 std::int64_t rows_of_scratch(const GemmProblem& product) {
-  constexpr std::int64_t kBytes = 4 << 20, kLeastRows = 64;
-  return std::max(kLeastRows, kBytes / (product.n * base::dtype_bytes(product.c_dtype)));
+  constexpr std::int64_t kBytes = 16 << 20, kTogether = 64;
+  const std::int64_t rows = kBytes / (product.n * base::dtype_bytes(product.c_dtype));
+  return std::max<std::int64_t>(1, rows / kTogether) * kTogether;
 }
 
 }  // namespace
@@ -24,10 +26,10 @@ void gate_up_on_cpu(GateUpProblem& problem, base::CpuLevel level, int num_thread
   const SiluMulKernel kernel = silu_mul_kernel(level);
   CpuProduct parts(product, level, num_threads, rows_of_scratch(product));
   const std::int64_t rows = parts.rows_at_once();  // 0 of none
-  std::vector<std::byte> scratch(
+  const auto scratch = std::make_unique_for_overwrite<std::byte[]>(
       static_cast<std::size_t>(rows * product.n * base::dtype_bytes(product.c_dtype)));
   // Row m lies where m % rows does; so the rows of every part begin at the scratch's first.
-  product.c = scratch.data();
+  product.c = scratch.get();
   product.c_rows = {.rows = product.m, .inner_rows = rows, .inner_stride = product.n};
 
   // Makes the rows of a part, unless it is made, and passes over them.
