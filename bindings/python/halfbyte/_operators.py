@@ -252,10 +252,14 @@ operator(f"dequantize.out({_PACKED}, *, Tensor(a!) x) -> ()")(_nothing)
 
 @operator(f"gemm({_GEMM}, ScalarType? dtype=None) -> Tensor")
 def _gemm(a: SimpleNamespace) -> Tensor:
+    return _product("gemm", a)
+
+
+def _product(operator: str, a: SimpleNamespace) -> Tensor:
     packed = a.a.dtype == torch.uint8
     dtype = a.dtype or (torch.bfloat16 if packed else a.a.dtype)
     if a.prepared_rows is None and a.b.dim() < 2:
-        refuse("gemm", "b", "[N, K/2], or [groups, N, K/2]", "fewer dimensions")
+        refuse(operator, "b", "[N, K/2], or [groups, N, K/2]", "fewer dimensions")
     rows = a.b.shape[-2] if a.prepared_rows is None else a.prepared_rows
     return torch.empty([*a.a.shape[:-1], rows], dtype=dtype, device=a.a.device)
 
@@ -283,7 +287,7 @@ _GATE_UP = (
 @operator(f"gemm_silu_mul_quantize({_GATE_UP}, int? scale_rows=None) -> ({_SIX})")
 def _gemm_silu_mul_quantize(a: SimpleNamespace) -> tuple[Tensor, ...]:
     name = "gemm_silu_mul_quantize"
-    product = _gemm(a)
+    product = _product(name, a)
     if product.dtype not in DEQUANTIZED:
         refuse(name, "dtype", "float32, float16 or bfloat16", product.dtype)
     _check_interleave(name, a)

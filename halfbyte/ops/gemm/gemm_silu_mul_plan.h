@@ -25,7 +25,8 @@ base::Result<GateUpPlan> gate_up_plan(const GateUpProblem& problem, const GemmDe
 
 std::string to_string(const GateUpPlan& plan);
 
-// Where things lie in the workspace of kComposed: the product's own workspace first. Bytes.
+// Where things lie in the workspace: the product's own workspace first. Bytes. A query has no
+// pointers to plan by, so its answer is this one whatever the plan.
 struct ComposedWorkspace {
   std::size_t amax = 0;  // 4 bytes, of scale = computed
   std::size_t gate_up = 0;
