@@ -203,6 +203,51 @@ TEST(GemmSiluMul, ARowDependsOnItselfAlone) {
   }
 }
 
+// Rows in three parts, the largest value in the first of them, or in the second, or in the last.
+TEST(GemmSiluMul, ComputedScaleIsThatOfAllParts) {
+  constexpr std::int64_t kParts = 129, kLong = 32768;
+  for (const std::int64_t largest : {3, 70, 128}) {
+    TensorSet set;
+    const auto add = [&](const char* name, DType dtype, std::vector<std::int64_t> shape) {
+      set.add(name, TestTensor(dtype, std::move(shape)));
+      return set.view(name);
+    };
+    GemmSiluMulQuantizeArgs args;
+    args.product.a = add("a", DType::kBF16, {kParts, kLong});
+    args.product.b.rows = 32;
+    args.product.b.columns = kLong;
+    args.product.b.codes = add("b_codes", DType::kU8, {32, kLong / 2});
+    args.product.b.scales = add("b_scales", DType::kU8, {32, kLong / 16});
+    testing::fill(args.product.a, {0.0f});
+    for (std::int64_t row = 0; row < kParts; ++row) {
+      testing::set(args.product.a, row * kLong, row == largest ? 2.0f : 1.0f);
+    }
+    for (std::int64_t i = 0; i < 32 * kLong / 2; ++i) {
+      testing::set_bits(args.product.b.codes, i, i % (kLong / 2) == 0 ? kCode1 : 0);
+    }
+    for (std::int64_t i = 0; i < 32 * kLong / 16; ++i) {
+      testing::set_bits(args.product.b.scales, i, kOne);
+    }
+    args.spec.scale = ScaleMode::kComputed;
+    args.out.codes = add("codes", DType::kU8, {kParts, 8});
+    args.out.scales = add("scales", DType::kU8, {kParts, 1});
+    args.out.global_scale = add("global_scale", DType::kF32, {1});
+    args.out.decode_scale = add("decode_scale", DType::kF32, {1});
+    ASSERT_TRUE(gemm_silu_mul_quantize(args).ok());
+
+    TensorSet expected;  // y of a row of twos
+    expected.add("gate_up", TestTensor(DType::kBF16, {1, 32}));
+    expected.add("y", TestTensor(DType::kBF16, {1, 16}));
+    testing::fill(expected.view("gate_up"), {2.0f});
+    ASSERT_TRUE(silu_mul({expected.view("gate_up"), {}, expected.view("y")}).ok());
+    EXPECT_EQ(testing::get(args.out.decode_scale, 0), testing::get(expected.view("y"), 0) / 2688);
+    for (const std::int64_t row : {std::int64_t{0}, largest, kParts - 1}) {
+      // 448 of the largest, 448 * 0.731 / 3.52 (93.0) of the others.
+      EXPECT_EQ(testing::get_bits(args.out.scales, row), row == largest ? 0x7Eu : 0x6Cu) << row;
+    }
+  }
+}
+
 TEST(GemmSiluMulPlan, ComposedHasTheProductInTheWorkspace) {
   GateUpProblem problem;
   problem.product.quantized = true;
