@@ -43,7 +43,8 @@ BENCH_OPS := quantize dequantize amax rmsnorm rmsnorm_quantize silu_mul silu_mul
 bench: build
 	@for op in $(BENCH_OPS); do echo "$$op"; \
 	  $(BUILD)/bin/halfbyte bench $$op --shapes cpu --json $(BUILD)/bench_$$op.json || exit 1; done
-	@echo gemm; $(BUILD)/bin/halfbyte bench gemm --json $(BUILD)/bench_gemm.json
+	@for op in gemm gemm_silu_mul_quantize; do echo "$$op"; \
+	  $(BUILD)/bin/halfbyte bench $$op --json $(BUILD)/bench_$$op.json || exit 1; done
 
 wheel: deps
 	@sh cmake/make_wheel.sh dist

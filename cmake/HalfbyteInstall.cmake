@@ -52,8 +52,9 @@ if(TARGET halfbyte_program)
 endif()
 
 # The public headers. Kernels, plans and argument checks are private to the library.
-set(public_headers halfbyte/halfbyte.h halfbyte/ops/common/quantize_spec.h
-    halfbyte/ops/common/rounding.h halfbyte/ops/rope/rope_table.h)
+set(public_headers halfbyte/halfbyte.h halfbyte/halfbyte_gemm.h halfbyte/ops/common/activation.h
+    halfbyte/ops/common/quantize_spec.h halfbyte/ops/common/rounding.h
+    halfbyte/ops/gemm/gemm_silu_mul.h halfbyte/ops/rope/rope_table.h)
 foreach(name IN ITEMS cpu_level dtype execution macros status tensor_view)
   list(APPEND public_headers halfbyte/base/${name}.h)
 endforeach()

@@ -21,8 +21,13 @@ OPERATORS = {
     "rope": [[], ["--head-dim", "32", "--style", "gptj"], ["--dtype", "fp16"]],
     "gemm": [[], ["--format", "mxfp4", "--weights", "prepared"], ["--layout", "8x4", "--dtype", "fp32"],
              ["--activations", "16bit", "--weights", "prepared", "--plan", "exact"]],
+    "gemm_silu_mul_quantize": [[], ["--format", "mxfp4", "--weights", "prepared", "--interleave", "8"],
+                               ["--format", "fp8", "--scale", "row", "--activations", "16bit"],
+                               ["--scale", "computed", "--layout", "128x4", "--dtype", "fp32"]],
 }
-FUSED = {"rmsnorm_quantize", "silu_mul_quantize"}  # they have an unfused path
+# They have an unfused path.
+FUSED = {"rmsnorm_quantize", "silu_mul_quantize", "gemm_silu_mul_quantize"}
+PRODUCTS = {"gemm": "3x5x64", "gemm_silu_mul_quantize": "3x64x64"}
 
 ROW_FIELDS = {"name", "m", "h", "k", "activations", "weights", "plan", "dtype", "residual", "backend", "cpu_level", "threads", "format",
               "layout", "second_layout", "scale", "normed", "head_dim", "style", "interleave",
@@ -41,7 +46,7 @@ class Bench(CliTest):
             self.assertIn(operator, help_text)
             for options in cases:
                 with self.subTest(operator=operator, options=options):
-                    shape = "3x5x64" if operator == "gemm" else "3x64"
+                    shape = PRODUCTS.get(operator, "3x64")
                     report = self.bench(operator, "--shapes", shape, *options)
                     self.assertEqual(report["op"], operator)
                     (row,) = report["rows"]
@@ -72,9 +77,11 @@ class Bench(CliTest):
                 # weights and activation, 5 columns of c
                 (["gemm"], 5 * (32 + 4) + 3 * (32 + 4), 3 * 5 * 2),
                 (["gemm", "--weights", "prepared", "--activations", "16bit"], 1152 + 384, 30),
+                # 32 columns of y: codes and two scales a row
+                (["gemm_silu_mul_quantize"], 64 * (32 + 4) + 3 * (32 + 4), 3 * (16 + 2)),
                 (["silu_mul"], 768, 384),
                 (["silu_mul_quantize", "--interleave", "8"], 768, 96 + 12)):
-            (row,) = self.bench(*args, "--shapes", "3x5x64" if args[0] == "gemm" else "3x64")["rows"]
+            (row,) = self.bench(*args, "--shapes", PRODUCTS.get(args[0], "3x64"))["rows"]
             self.assertEqual((row["bytes_read"], row["bytes_written"]), (read, written), args)
 
     def test_report(self):

@@ -14,6 +14,7 @@ import unittest
 import cli_support
 from cli_bench_cases import Bench  # noqa: F401 (unittest finds it here)
 from cli_gemm_cases import Gemm  # noqa: F401
+from cli_gemm_silu_mul_cases import GemmSiluMul  # noqa: F401
 from cli_op_cases import OtherOperators, Quantize, Refusals  # noqa: F401 (unittest finds them here)
 from cli_op_rope_cases import Rope  # noqa: F401
 from cli_silu_mul_cases import SiluMul  # noqa: F401

@@ -2,7 +2,8 @@
 """The layers of docs/architecture.md, enforced: reads every #include of the tree.
 
 Dependencies point down only; CUDA layers are used by CUDA files alone, so that a CPU-only build is
-real; a room sees another room's *_math.h and nothing else of it; no framework outside bindings/.
+real; a room sees another room's *_math.h, and the *_epilogue.h that it offers to operators that end in
+it, and nothing else of it; no framework outside bindings/.
 """
 
 import pathlib
@@ -26,6 +27,7 @@ BELOW = {
 }
 FRAMEWORKS = ("torch/", "ATen/", "c10/", "Python.h", "pybind11/")
 SHARED_ROOM = "common"
+SEEN_BY_OTHER_ROOMS = ("_math.h", "_epilogue.h")
 MAX_LINES = 400
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 
@@ -55,8 +57,8 @@ def check_include(path: pathlib.Path, include: str) -> str | None:
         return f"only *_cuda.cu* files use {wanted}"
     if layer == wanted == "ops" and not is_test(path):
         room, other = parts[1], target[1]
-        if other not in (room, SHARED_ROOM) and not target[-1].endswith("_math.h"):
-            return f"room {room} may use only *_math.h of room {other}"
+        if other not in (room, SHARED_ROOM) and not target[-1].endswith(SEEN_BY_OTHER_ROOMS):
+            return f"room {room} may use only *_math.h and *_epilogue.h of room {other}"
     return None
 
 

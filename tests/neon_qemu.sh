@@ -26,9 +26,12 @@ for source in halfbyte/base/tensor_view.cpp halfbyte/base/cpu_level.cpp \
   halfbyte/base/float_environment.cpp halfbyte/base/cuda_device.cpp halfbyte/simd/threads.cpp \
   halfbyte/ops/common/arguments.cpp halfbyte/ops/common/dispatch.cpp \
   halfbyte/ops/common/quantize_target.cpp halfbyte/ops/common/testing.cpp \
+  halfbyte/ops/common/testing_activation.cpp halfbyte/ops/common/testing_cases.cpp \
   halfbyte/ops/common/testing_random.cpp halfbyte/ops/common/testing_groups.cpp halfbyte/ops/*/*_ref.cpp \
   halfbyte/ops/gemm/gemm.cpp halfbyte/ops/gemm/gemm_arguments.cpp halfbyte/ops/gemm/gemm_input.cpp \
-  halfbyte/ops/gemm/gemm_prepare.cpp halfbyte/ops/gemm/gemm_testing.cpp \
+  halfbyte/ops/gemm/gemm_prepare.cpp halfbyte/ops/gemm/gemm_run.cpp halfbyte/ops/gemm/gemm_silu_mul.cpp \
+  halfbyte/ops/gemm/gemm_silu_mul_rows.cpp halfbyte/ops/gemm/gemm_silu_mul_testing.cpp \
+  halfbyte/ops/gemm/gemm_testing.cpp \
   halfbyte/ops/quantize/quantize.cpp halfbyte/ops/rmsnorm/rmsnorm.cpp \
   halfbyte/ops/rope/rope.cpp halfbyte/ops/silu_mul/silu_mul.cpp \
   halfbyte/ops/*/*_property_test.cpp tests/golden_bits/*.cpp; do

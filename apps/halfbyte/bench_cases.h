@@ -9,6 +9,7 @@ BenchCase bench_quantize(const BenchOptions& options, BenchShape shape);
 BenchCase bench_dequantize(const BenchOptions& options, BenchShape shape);
 BenchCase bench_amax(const BenchOptions& options, BenchShape shape);
 BenchCase bench_gemm(const BenchOptions& options, BenchShape shape);
+BenchCase bench_gemm_silu_mul_quantize(const BenchOptions& options, BenchShape shape);
 BenchCase bench_rmsnorm(const BenchOptions& options, BenchShape shape);
 BenchCase bench_rmsnorm_quantize(const BenchOptions& options, BenchShape shape);
 BenchCase bench_rope(const BenchOptions& options, BenchShape shape);

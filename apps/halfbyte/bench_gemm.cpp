@@ -1,14 +1,18 @@
-// Cases of gemm: M x N x K. dtype is the type of c, and of a where activations are 16-bit (fp32
-// there is bf16). The floor reads the same bytes: weights, activation, scales.
+// Cases of gemm and gemm_silu_mul_quantize: M x N x K. dtype is the type of c, and of a where
+// activations are 16-bit (fp32 there is bf16). The floor reads the same bytes: weights, activation,
+// scales. Of the gate-up product N is 2I, and the unfused path is gemm, then silu_mul_quantize.
 #include "apps/halfbyte/bench_gemm.h"
 
 #include <random>
 #include <utility>
 
 #include "apps/halfbyte/bench_cases.h"
+#include "apps/halfbyte/bench_tail.h"
 #include "apps/halfbyte/gemm_plans.h"
 #include "apps/halfbyte/op_tensors.h"
 #include "halfbyte/formats/scale_layout.h"
+#include "halfbyte/ops/gemm/gemm_silu_mul.h"
+#include "halfbyte/ops/silu_mul/silu_mul.h"
 
 namespace halfbyte::app {
 namespace {
@@ -83,9 +87,12 @@ struct Product {
     return args;
   }
 
-  Status run(const TensorSet& set, Execution execution) const {
-    const ops::GemmArgs arguments = args(set);
-    const base::Result<std::size_t> bytes = ops::gemm_workspace_bytes(arguments, execution);
+  // `call` with the workspace that `query` asks for.
+  template <class Args>
+  Status run(const Args& arguments, Execution execution,
+             base::Result<std::size_t> (*query)(const Args&, const Execution&),
+             Status (*call)(const Args&, const Execution&)) const {
+    const base::Result<std::size_t> bytes = query(arguments, execution);
     if (!bytes.ok()) return bytes.status();
     if (bytes.value() > 0 && (!*workspace || (*workspace)->size_bytes() < bytes.value())) {
       const std::int64_t size[] = {static_cast<std::int64_t>(bytes.value())};
@@ -97,35 +104,19 @@ struct Product {
       execution.workspace = (*workspace)->view().data;
       execution.workspace_bytes = (*workspace)->size_bytes();
     }
-    return ops::gemm(arguments, execution);
+    return call(arguments, execution);
+  }
+  Status run_gemm(const TensorSet& set, const Execution& execution) const {
+    return run(args(set), execution, ops::gemm_workspace_bytes, ops::gemm);
   }
 };
 
-}  // namespace
-
-WeightForm bench_weights(const BenchOptions& options) {
-  return options.weights.value_or(options.backend == base::Backend::kCuda ? WeightForm::kPrepared
-                                                                          : WeightForm::kPlain);
-}
-
-std::string_view bench_plan_name(GemmMethod plan) {
-  for (const auto& [name, value] : kGemmPlans) {
-    if (value == plan) return name;
-  }
-  return "auto";
-}
-GemmMethod bench_plan(std::string_view name) {
-  for (const auto& [known, value] : kGemmPlans) {
-    if (known == name) return value;
-  }
-  return GemmMethod::kAuto;
-}
-
-BenchCase bench_gemm(const BenchOptions& options, BenchShape shape) {
-  BenchCase result;
+// The operands; c is the caller's to add.
+Product add_product(BenchCase& result, const BenchOptions& options, BenchShape shape, Format format,
+                    formats::ScaleLayout layout) {
   Product product;
-  product.format = options.spec.format;
-  product.layout = options.spec.layout;
+  product.format = format;
+  product.layout = layout;
   product.plan = options.plan;
   product.shape = shape;
   const std::int64_t n = shape.columns, k = shape.inner;
@@ -153,9 +144,79 @@ BenchCase bench_gemm(const BenchOptions& options, BenchShape shape) {
     product.b_codes = result.add(Role::kRead, DType::kU8, {n, k / 2}, Fill::kCodes);
     product.b_scales = result.add(Role::kRead, DType::kU8, {n, blocks}, scales);
   }
-  product.c = result.add(Role::kWrite, options.dtype, {shape.rows, n});
+  return product;
+}
+
+}  // namespace
+
+WeightForm bench_weights(const BenchOptions& options) {
+  return options.weights.value_or(options.backend == base::Backend::kCuda ? WeightForm::kPrepared
+                                                                          : WeightForm::kPlain);
+}
+
+std::string_view bench_plan_name(GemmMethod plan) {
+  for (const auto& [name, value] : kGemmPlans) {
+    if (value == plan) return name;
+  }
+  return "auto";
+}
+GemmMethod bench_plan(std::string_view name) {
+  for (const auto& [known, value] : kGemmPlans) {
+    if (known == name) return value;
+  }
+  return GemmMethod::kAuto;
+}
+
+BenchCase bench_gemm(const BenchOptions& options, BenchShape shape) {
+  BenchCase result;
+  Product product = add_product(result, options, shape, options.spec.format, options.spec.layout);
+  product.c = result.add(Role::kWrite, options.dtype, {shape.rows, shape.columns});
   result.fused = [product](const TensorSet& set, const Execution& execution) {
-    return product.run(set, execution);
+    return product.run_gemm(set, execution);
+  };
+  return result;
+}
+
+// --format and --layout are the result's; the weights of an FP8 result are NVFP4.
+BenchCase bench_gemm_silu_mul_quantize(const BenchOptions& options, BenchShape shape) {
+  BenchCase result;
+  const Format format = options.spec.format == Format::kMxfp4 ? Format::kMxfp4 : Format::kNvfp4;
+  Product product = add_product(result, options, shape, format, formats::ScaleLayout::kLinear);
+  product.c = result.add(Role::kScratch, options.dtype, {shape.rows, shape.columns});
+  const BenchShape y_shape{shape.rows, shape.columns / 2, 0};
+  const int y = result.add(Role::kScratch, options.dtype, {y_shape.rows, y_shape.columns});
+  const QuantizeTail tail(result, options, y_shape, y);
+  ops::Activation activation;
+  activation.interleave = options.interleave;
+  // Workspace of its own: what one call asks for must not move what the other has been captured
+  // with.
+  Product inside = product;
+  inside.workspace = std::make_shared<std::optional<OwnedTensor>>();
+  result.fused = [=](const TensorSet& set, const Execution& execution) {
+    ops::GemmSiluMulQuantizeArgs args;
+    args.product = inside.args(set);
+    args.product.c = {};
+    args.dtype = options.dtype;
+    args.activation = activation;
+    args.given = tail.given();
+    args.spec = tail.spec();
+    args.out = tail.out(set);
+    return inside.run(args, execution, ops::gemm_silu_mul_workspace_bytes,
+                      ops::gemm_silu_mul_quantize);
+  };
+  result.make_quantized = [=](const TensorSet& set, const Execution& execution) -> Status {
+    HALFBYTE_RETURN_IF_ERROR(product.run_gemm(set, execution));
+    return ops::silu_mul({set[product.c], activation, set[y]}, execution);
+  };
+  result.unfused = [=](const TensorSet& set, const Execution& execution) -> Status {
+    HALFBYTE_RETURN_IF_ERROR(product.run_gemm(set, execution));
+    ops::SiluMulQuantizeArgs args;
+    args.gate_up = set[product.c];
+    args.activation = activation;
+    args.given = tail.given();
+    args.spec = tail.spec();
+    args.out = tail.out(set);
+    return ops::silu_mul_quantize(args, execution);
   };
   return result;
 }

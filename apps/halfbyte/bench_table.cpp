@@ -23,6 +23,9 @@ constexpr BenchOperator kOperators[] = {
     {"silu_mul_quantize", HALFBYTE_QUANTIZE_OPTIONS " --interleave", bench_silu_mul_quantize},
     {"rope", "--head-dim --style", bench_rope},
     {"gemm", "--format --layout --activations --weights --plan", bench_gemm, true},
+    {"gemm_silu_mul_quantize",
+     HALFBYTE_QUANTIZE_OPTIONS " --interleave --activations --weights --plan",
+     bench_gemm_silu_mul_quantize, true},
 };
 
 #undef HALFBYTE_QUANTIZE_OPTIONS
@@ -58,7 +61,7 @@ std::string bench_operator_names() {
 std::string bench_operators_help() {
   std::string text = "Operators and the options that each takes beside the common ones:\n";
   for (const BenchOperator& each : kOperators) {
-    text += fmt::format("  {:17} {}\n", each.name, each.options);
+    text += fmt::format("  {:22} {}\n", each.name, each.options);
   }
   return text;
 }

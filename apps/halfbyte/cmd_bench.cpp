@@ -235,7 +235,7 @@ Command add_bench(CLI::App& program) {
   parser->add_option("OP", words->op, bench_operator_names())->required();
   parser
       ->add_option("--shapes", words->shapes,
-                   fmt::format("MxH,.., a set ({}) or a JSON file (default {}); MxNxK for gemm "
+                   fmt::format("MxH,.., a set ({}) or a JSON file (default {}); MxNxK for products "
                                "(default {})",
                                shape_set_names(), kDefaultShapes, kDefaultProducts))
       ->check([](const std::string& text) {

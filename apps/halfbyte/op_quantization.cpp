@@ -32,6 +32,16 @@ Result<Extent> extent_of(const char* argument, const TensorView& view) {
   return extent;
 }
 
+ops::Activation activation(const Settings& settings) {
+  ops::Activation activation;
+  activation.interleave = static_cast<std::int32_t>(settings.integer("interleave").value_or(0));
+  if (!settings.text("clamp").empty()) activation.clamp = settings.number("clamp");
+  activation.alpha = settings.number("alpha");
+  activation.up_bias = settings.number("up_bias");
+  activation.rounding = settings.choice("rounding", kRoundings);
+  return activation;
+}
+
 ops::QuantizeSpec quantize_spec(const Settings& settings) {
   ops::QuantizeSpec spec;
   spec.format = settings.choice("format", kFormats);

@@ -1,4 +1,5 @@
-// What the operators of `halfbyte op` share: the keys of a quantization, its inputs and outputs.
+// What the operators of `halfbyte op` share: the keys of a quantization, its inputs and outputs,
+// and the keys of a gated activation.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "apps/halfbyte/op_run.h"
+#include "halfbyte/ops/common/activation.h"
 #include "halfbyte/ops/common/quantize_spec.h"
 #include "halfbyte/ops/common/rounding.h"
 
@@ -32,6 +34,7 @@ struct Extent {
 };
 base::Result<Extent> extent_of(const char* argument, const base::TensorView& view);
 
+ops::Activation activation(const Settings& settings);
 ops::QuantizeSpec quantize_spec(const Settings& settings);
 ops::GivenScale given_scale(const OpCall& call);
 

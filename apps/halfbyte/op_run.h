@@ -50,6 +50,7 @@ base::Status run_quantize(OpCall& call);
 base::Status run_dequantize(OpCall& call);
 base::Status run_amax(OpCall& call);
 base::Status run_gemm(OpCall& call);
+base::Status run_gemm_silu_mul_quantize(OpCall& call);
 base::Status run_rmsnorm(OpCall& call);
 base::Status run_rmsnorm_quantize(OpCall& call);
 base::Status run_rope(OpCall& call);

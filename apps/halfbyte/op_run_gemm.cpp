@@ -1,9 +1,10 @@
-// halfbyte op gemm: b is plain, as in a checkpoint; on CUDA it is prepared first.
+// halfbyte op gemm, gemm_silu_mul_quantize: b is plain, as in a checkpoint; on CUDA it is prepared
+// first.
 #include <optional>
 
 #include "apps/halfbyte/gemm_plans.h"
 #include "apps/halfbyte/op_quantization.h"
-#include "halfbyte/ops/gemm/gemm.h"
+#include "halfbyte/ops/gemm/gemm_silu_mul.h"
 
 namespace halfbyte::app {
 namespace {
@@ -87,12 +88,12 @@ Status prepare_on_device(OpCall& call, ops::GemmWeights& b, std::optional<OwnedT
   return {};
 }
 
-}  // namespace
-
-Status run_gemm(OpCall& call) {
-  ops::GemmArgs args;
-  const Result<std::int64_t> rows = read_a(call, args);
-  if (!rows.ok()) return rows.status();
+// All of the product's arguments but c, and the number of its rows. `prepared` has the weights on
+// CUDA.
+Result<std::int64_t> read_product(OpCall& call, ops::GemmArgs& args,
+                                  std::optional<OwnedTensor>& prepared) {
+  Result<std::int64_t> rows = read_a(call, args);
+  if (!rows.ok()) return rows;
   ops::GemmWeights& b = args.b;
   b.codes = call.input("b_codes");
   const Result<Extent> extent = extent_of("b_codes", b.codes);
@@ -105,25 +106,57 @@ Status run_gemm(OpCall& call) {
   HALFBYTE_RETURN_IF_ERROR(choose_scale(call, "b", b.scale, b.scale_kind));
   args.bias = call.input("bias");
   args.method = call.settings().choice("plan", kGemmPlans);
-  HALFBYTE_RETURN_IF_ERROR(
-      call.add_output("c", call.settings().choice("out", kDTypes), {rows.value(), b.rows}, args.c));
-  std::optional<OwnedTensor> prepared, workspace;
   HALFBYTE_RETURN_IF_ERROR(prepare_on_device(call, b, prepared));
-  const Result<std::size_t> bytes = ops::gemm_workspace_bytes(args, call.execution());
+  return rows;
+}
+
+// `run` with the workspace that `query` asks for.
+template <class Args>
+Status with_workspace(OpCall& call, const Args& args,
+                      Result<std::size_t> (*query)(const Args&, const base::Execution&),
+                      Status (*run)(const Args&, const base::Execution&)) {
+  const Result<std::size_t> bytes = query(args, call.execution());
   if (!bytes.ok()) return bytes.status();
+  std::optional<OwnedTensor> workspace;
   if (bytes.value() > 0) {
     const std::int64_t shape[] = {static_cast<std::int64_t>(bytes.value())};
     Result<OwnedTensor> memory = OwnedTensor::create(DType::kU8, shape, call.device());
     if (!memory.ok()) return memory.status();
     workspace = std::move(memory).value();
-    call.execution().workspace = workspace->view().data;
-    call.execution().workspace_bytes = workspace->size_bytes();
   }
-  Status status = ops::gemm(args, call.execution());
-  // Its memory ends here.
-  call.execution().workspace = nullptr;
-  call.execution().workspace_bytes = 0;
-  return status;
+  base::Execution execution = call.execution();
+  if (workspace) {
+    execution.workspace = workspace->view().data;
+    execution.workspace_bytes = workspace->size_bytes();
+  }
+  return run(args, execution);
+}
+
+}  // namespace
+
+Status run_gemm(OpCall& call) {
+  ops::GemmArgs args;
+  std::optional<OwnedTensor> prepared;
+  const Result<std::int64_t> rows = read_product(call, args, prepared);
+  if (!rows.ok()) return rows.status();
+  HALFBYTE_RETURN_IF_ERROR(call.add_output("c", call.settings().choice("out", kDTypes),
+                                           {rows.value(), args.b.rows}, args.c));
+  return with_workspace(call, args, ops::gemm_workspace_bytes, ops::gemm);
+}
+
+Status run_gemm_silu_mul_quantize(OpCall& call) {
+  ops::GemmSiluMulQuantizeArgs args;
+  std::optional<OwnedTensor> prepared;
+  const Result<std::int64_t> rows = read_product(call, args.product, prepared);
+  if (!rows.ok()) return rows.status();
+  args.dtype = call.settings().choice("dtype", kDTypes);
+  args.activation = activation(call.settings());
+  args.given = given_scale(call);
+  args.spec = quantize_spec(call.settings());
+  HALFBYTE_RETURN_IF_ERROR(
+      add_quantize_outputs(call, args.spec, {rows.value(), args.product.b.rows / 2}, args.out));
+  return with_workspace(call, args, ops::gemm_silu_mul_workspace_bytes,
+                        ops::gemm_silu_mul_quantize);
 }
 
 }  // namespace halfbyte::app

@@ -2,22 +2,9 @@
 #include "halfbyte/ops/silu_mul/silu_mul.h"
 
 namespace halfbyte::app {
-namespace {
 
 using base::Result;
 using base::Status;
-
-ops::Activation activation(const Settings& settings) {
-  ops::Activation activation;
-  activation.interleave = static_cast<std::int32_t>(settings.integer("interleave").value_or(0));
-  if (!settings.text("clamp").empty()) activation.clamp = settings.number("clamp");
-  activation.alpha = settings.number("alpha");
-  activation.up_bias = settings.number("up_bias");
-  activation.rounding = settings.choice("rounding", kRoundings);
-  return activation;
-}
-
-}  // namespace
 
 Status run_silu_mul(OpCall& call) {
   ops::SiluMulArgs args;

@@ -66,24 +66,32 @@ constexpr OpKey kRopeKeys[] = {{"style", "neox|gptj", "neox"},
                                {"rope_offset", "INT", "0"},
                                {"inverse", "0|1", "0"}};
 
-constexpr OpInput kGemmInputs[] = {{"a", false},
-                                   {"a_codes", false},
-                                   {"a_scales", false},
-                                   {"a_global_scale", false},
-                                   {"a_decode_scale", false},
-                                   {"b_codes", true},
-                                   {"b_scales", true},
-                                   {"b_global_scale", false},
-                                   {"b_decode_scale", false},
-                                   {"bias", false}};
-constexpr OpKey kGemmKeys[] = {
-    {"a", "nvfp4|mxfp4|bf16|fp16", "nvfp4"},
-    {"b", "nvfp4|mxfp4", "nvfp4"},
-    {"a_layout", "linear|128x4|8x4", "linear"},
-    {"b_layout", "linear|128x4|8x4", "linear"},
-    {"out", "bf16|fp16|fp32", "bf16"},
-    {"plan", "auto|exact|tensor_core|dequantize|fp8|block_scaled", "auto"}};
+#define HALFBYTE_GEMM_INPUTS                                                                       \
+  {"a", false}, {"a_codes", false}, {"a_scales", false}, {"a_global_scale", false},                \
+      {"a_decode_scale", false}, {"b_codes", true}, {"b_scales", true}, {"b_global_scale", false}, \
+      {"b_decode_scale", false}, {                                                                 \
+    "bias", false                                                                                  \
+  }
+#define HALFBYTE_GEMM_KEYS                                                                      \
+  {"a", "nvfp4|mxfp4|bf16|fp16", "nvfp4"}, {"b", "nvfp4|mxfp4", "nvfp4"},                       \
+      {"a_layout", "linear|128x4|8x4", "linear"}, {"b_layout", "linear|128x4|8x4", "linear"}, { \
+    "plan", "auto|exact|tensor_core|dequantize|fp8|block_scaled", "auto"                        \
+  }
+#define HALFBYTE_DTYPES "bf16|fp16|fp32", "bf16"
 
+constexpr OpInput kGemmInputs[] = {HALFBYTE_GEMM_INPUTS};
+constexpr OpKey kGemmKeys[] = {HALFBYTE_GEMM_KEYS, {"out", HALFBYTE_DTYPES}};
+
+constexpr OpInput kGemmSiluMulQuantizeInputs[] = {
+    HALFBYTE_GEMM_INPUTS, {"global_scale", false}, {"decode_scale", false}};
+constexpr OpKey kGemmSiluMulQuantizeKeys[] = {HALFBYTE_GEMM_KEYS,
+                                              {"dtype", HALFBYTE_DTYPES},
+                                              HALFBYTE_ACTIVATION_KEYS,
+                                              HALFBYTE_QUANTIZE_KEYS};
+
+#undef HALFBYTE_GEMM_INPUTS
+#undef HALFBYTE_GEMM_KEYS
+#undef HALFBYTE_DTYPES
 #undef HALFBYTE_QUANTIZE_KEYS
 #undef HALFBYTE_NORM_KEYS
 #undef HALFBYTE_ACTIVATION_KEYS
@@ -101,7 +109,10 @@ constexpr OpInfo kOperators[] = {
     {"silu_mul_quantize", kSiluMulQuantizeInputs, kSiluMulQuantizeKeys,
      "codes, scales, scales_second, row_scale, global_scale, decode_scale", run_silu_mul_quantize},
     {"rope", kRopeInputs, kRopeKeys, "x", run_rope},
-    {"gemm", kGemmInputs, kGemmKeys, "c", run_gemm}};
+    {"gemm", kGemmInputs, kGemmKeys, "c", run_gemm},
+    {"gemm_silu_mul_quantize", kGemmSiluMulQuantizeInputs, kGemmSiluMulQuantizeKeys,
+     "codes, scales, scales_second, row_scale, global_scale, decode_scale",
+     run_gemm_silu_mul_quantize}};
 
 }  // namespace
 

@@ -215,6 +215,7 @@ std::vector<Call> all_calls() {
   add_rope_calls(calls);
   add_silu_mul_calls(calls);
   add_gemm_calls(calls);
+  add_gemm_silu_mul_calls(calls);
   return calls;
 }
 

@@ -125,6 +125,8 @@ inline std::string name_of(const char* operation, const char* option, DType dtyp
 
 // golden_gemm_calls.cpp
 void add_gemm_calls(std::vector<Call>& calls);
+// golden_gemm_silu_mul_calls.cpp
+void add_gemm_silu_mul_calls(std::vector<Call>& calls);
 // golden_silu_mul_calls.cpp
 void add_silu_mul_calls(std::vector<Call>& calls);
 

@@ -57,13 +57,13 @@ build-gpu-other/bin/halfbyte bench rmsnorm_quantize --backend cuda --shapes 4x64
 note "no kernel for this device" "exit $?: $(tail -n 1 "$out/other.log")"
 
 for tool in memcheck racecheck initcheck; do
-  for program in gemm_test quantize_test rmsnorm_test rope_test silu_mul_test; do
+  for program in gemm_test gemm_silu_mul_test quantize_test rmsnorm_test rope_test silu_mul_test; do
     sanitize "$tool" "$program" &
   done
   wait
 done
 for tool in memcheck racecheck initcheck; do
-  for program in gemm_test quantize_test rmsnorm_test rope_test silu_mul_test; do
+  for program in gemm_test gemm_silu_mul_test quantize_test rmsnorm_test rope_test silu_mul_test; do
     log="$out/$tool-$program.log"
     note "$tool $program" "$(grep -E 'SUMMARY' "$log" | tail -1 | tr -d '=')$(grep -E '^\[  (PASSED|FAILED)' "$log" | head -1)"
   done

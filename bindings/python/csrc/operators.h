@@ -14,6 +14,7 @@ struct Operator {
 };
 
 std::span<const Operator> gemm_operators();
+std::span<const Operator> gemm_silu_mul_operators();
 std::span<const Operator> quantize_operators();
 std::span<const Operator> rmsnorm_operators();
 std::span<const Operator> silu_mul_operators();

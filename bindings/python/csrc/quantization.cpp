@@ -64,7 +64,7 @@ void Quantization::read_options() {
 
 void Quantization::make_outputs(const Tensor& x, const char* argument, std::int64_t factor) {
   const halfbyte_tensor& view = *x.view();
-  const std::int64_t block = kBlock[static_cast<std::size_t>(spec_.format)];
+  const std::int64_t block = this->block();
   if (view.ndim < 1) refuse(op_, argument, "at least one dimension", "a scalar");
   const std::int64_t width = view.shape[view.ndim - 1];
   if (width < 1 || width % (factor * block) != 0) {
@@ -79,10 +79,17 @@ void Quantization::make_outputs(const Tensor& x, const char* argument, std::int6
            row_offsets_.given() ? "the rows of the scales" : "none without groups",
            row_offsets_.given() ? "none" : std::to_string(*scale_rows_));
   }
+  make_outputs(x, width / factor, scale_rows_);
+}
+
+void Quantization::make_outputs(const Tensor& x, std::int64_t columns,
+                                std::optional<std::int64_t> scale_rows) {
+  const halfbyte_tensor& view = *x.view();
+  const std::int64_t block = this->block();
+  scale_rows_ = scale_rows;
   if (scale_rows_.value_or(0) < 0) {
     refuse(op_, "scale_rows", "a number >= 0", std::to_string(*scale_rows_));
   }
-  const std::int64_t columns = width / factor;
   const std::int32_t bytes = dtype_number(ScalarType::kUInt8);
   const std::int32_t floats = dtype_number(ScalarType::kFloat32);
   const bool has_blocks = spec_.format != kFp8;

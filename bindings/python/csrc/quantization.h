@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "arguments.h"
@@ -32,6 +33,10 @@ class Quantization {
   // Makes the outputs of `columns` columns and the rows of x; refuses what cannot be cut in blocks,
   // naming `argument`, whose last dimension is `factor` times as wide.
   void make_outputs(const Tensor& x, const char* argument, std::int64_t factor);
+  // The same for as many columns, which can be cut in blocks, where the operator has read the
+  // groups itself: scale_rows where it has any.
+  void make_outputs(const Tensor& x, std::int64_t columns, std::optional<std::int64_t> scale_rows);
+  std::int64_t block() const { return kBlock[static_cast<std::size_t>(spec_.format)]; }
 
   // Everything as the C ABI takes it. Call after the outputs are there.
   void read_tensors();

@@ -20,8 +20,8 @@ const char* register_operators() {
     if (torch().aoti_torch_library_init_impl("halfbyte", key, __FILE__, __LINE__, &library) != 0) {
       return "a library for the operators' kernels";
     }
-    for (const auto& operators : {gemm_operators(), quantize_operators(), rmsnorm_operators(),
-                                  silu_mul_operators(), rope_operators()}) {
+    for (const auto& operators : {gemm_operators(), gemm_silu_mul_operators(), quantize_operators(),
+                                  rmsnorm_operators(), silu_mul_operators(), rope_operators()}) {
       for (const Operator& op : operators) {
         if (torch().torch_library_impl(library, op.name, op.kernel, torch_abi::kAbiVersion) != 0) {
           return op.name;

@@ -8,6 +8,7 @@ bit-exact: the same bits on every CPU, GPU, batch size and number of threads (do
     y = halfbyte.silu_mul(gate_up)                                # and silu_mul_quantize
     x = packed.dequantize()
     y = halfbyte.gemm(packed, halfbyte.prepare_weights(weights))  # also with x as it is
+    packed = halfbyte.gemm_silu_mul_quantize(packed, gate_up_weights)  # and gemm for down
     model = halfbyte.load_quantized(model, "directory")           # a transformers model
     cos, sin = halfbyte.rope_table(8192, 128, theta=500000.0)     # once, on the CPU
     halfbyte.rope_(q, positions, cos, sin)                        # in place; rope() is not
@@ -34,7 +35,14 @@ from halfbyte._functions import (
     silu_mul,
     silu_mul_quantize,
 )
-from halfbyte._gemm import Linear, PreparedWeights, gemm, prepare_weights, unprepare_weights
+from halfbyte._gemm import (
+    Linear,
+    PreparedWeights,
+    gemm,
+    gemm_silu_mul_quantize,
+    prepare_weights,
+    unprepare_weights,
+)
 from halfbyte._quantized import QuantizedTensor
 from halfbyte._rope import rope, rope_, rope_table
 
@@ -52,6 +60,7 @@ __all__ = [
     "cuda_architectures",
     "dequantize",
     "gemm",
+    "gemm_silu_mul_quantize",
     "load_quantized",
     "numerics_version",
     "prepare_weights",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from halfbyte import _functions
 from halfbyte._library import call
-from halfbyte._quantized import QuantizedTensor
+from halfbyte._quantized import QuantizedTensor, named
 
 
 class PreparedWeights(NamedTuple):
@@ -84,14 +84,27 @@ def gemm(
             (docs/numerics.md)
     groups  rows of a sorted by expert: see RowGroups
     """
+    return call(
+        torch.ops.halfbyte.gemm.default, *_product("gemm", a, b, bias, method, groups), dtype
+    )
+
+
+def _product(
+    operator: str,
+    a: Tensor | QuantizedTensor,
+    b: QuantizedTensor | PreparedWeights,
+    bias: Tensor | None,
+    method: str,
+    groups: _functions.RowGroups | None,
+) -> tuple:
+    """The arguments of a product, in the schemas' order."""
     packed = isinstance(a, QuantizedTensor)
     prepared = isinstance(b, PreparedWeights)
     if packed and a.format != b.format:
-        raise ValueError(f"gemm: a: expected {b.format}, the format of b, got {a.format}")
+        raise ValueError(f"{operator}: a: expected {b.format}, the format of b, got {a.format}")
     a_encode, a_decode = _scales(a) if packed else (None, None)
     b_encode, b_decode = _scales(b)
-    return call(
-        torch.ops.halfbyte.gemm.default,
+    return (
         a.codes if packed else a,
         b.data if prepared else b.codes,
         None if prepared else b.scales,
@@ -108,8 +121,66 @@ def gemm(
         b.rows if prepared else None,
         None if groups is None else groups.row_offsets,
         groups.scale_row_offsets if groups is not None and packed else None,
-        dtype,
     )
+
+
+def gemm_silu_mul_quantize(
+    a: Tensor | QuantizedTensor,
+    b: QuantizedTensor | PreparedWeights,
+    global_scale: Tensor | None = None,
+    decode_scale: Tensor | None = None,
+    *,
+    bias: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+    method: str = "auto",
+    groups: _functions.RowGroups | None = None,
+    interleave: int = 0,
+    clamp: float | None = None,
+    alpha: float = 1.0,
+    up_bias: float = 0.0,
+    rounding: str = "float32",
+    format: str = "nvfp4",
+    layout: str = "linear",
+    second_layout: str | None = None,
+    scale: str = "tensor",
+    mx_rule: str = "round_up",
+    out_scale_row_offsets: Tensor | None = None,
+    scale_rows: int | None = None,
+) -> QuantizedTensor:
+    """gemm, silu_mul and quantize in one call, for the gate-up product of an MLP: [.., I], where b
+    has 2I rows, those of gate and of up. The bits are those of gemm followed by silu_mul_quantize.
+
+    a, b, bias, dtype, method, groups   as for gemm; dtype is that of the product between, which is
+                                        rounded to it
+    interleave and the other options    as for silu_mul_quantize: interleave is how the rows of b lie
+    out_scale_row_offsets, scale_rows   with groups: where the scales of each lie in the result's, and
+                                        their number of rows (the last two of a RowGroups); without
+                                        them row m's scales are row m
+    """
+    out = call(
+        torch.ops.halfbyte.gemm_silu_mul_quantize.default,
+        *_product("gemm_silu_mul_quantize", a, b, bias, method, groups),
+        global_scale,
+        decode_scale,
+        interleave,
+        clamp,
+        alpha,
+        up_bias,
+        rounding,
+        format,
+        layout,
+        second_layout,
+        scale,
+        "kernel",
+        mx_rule,
+        out_scale_row_offsets,
+        dtype,
+        scale_rows,
+    )
+    given = (global_scale, decode_scale)
+    packed = named(out, out[0], given, (format, layout, second_layout, scale))
+    between = dtype or (torch.bfloat16 if isinstance(a, QuantizedTensor) else a.dtype)
+    return packed._replace(dtype=between)
 
 
 class Linear(torch.nn.Module):

@@ -34,6 +34,7 @@ _NAMES = {
     "layout": LAYOUTS,
     "a_layout": LAYOUTS,
     "b_layout": LAYOUTS,
+    "b_format": FORMATS,
     "method": METHODS,
     "second_layout": LAYOUTS,
     "scale": SCALES,
@@ -127,7 +128,7 @@ def _outputs(operator: str, argument: str, x: Tensor, a: SimpleNamespace) -> tup
     block = BLOCK[a.format]
     if x.dim() < 1:
         refuse(operator, argument, "at least one dimension", "a scalar")
-    *leading, width = x.shape
+    width = x.shape[-1]
     factor = 2 if argument == "gate_up" else 1
     if width < 1 or width % (factor * block) != 0:
         expected = (
@@ -136,7 +137,13 @@ def _outputs(operator: str, argument: str, x: Tensor, a: SimpleNamespace) -> tup
             else f"a last dimension 2I, I a multiple of {block}"
         )
         refuse(operator, argument, expected, width)
-    columns, rows = width // factor, math.prod(leading)
+    return _outputs_of(x, width // factor, a)
+
+
+def _outputs_of(x: Tensor, columns: int, a: SimpleNamespace) -> tuple[Tensor, ...]:
+    """The same, for x's leading dimensions and as many columns."""
+    leading, block = x.shape[:-1], BLOCK[a.format]
+    rows = math.prod(leading)
     has_scales = a.format != "fp8"
     second = a.second_layout if has_scales else None
     scale_rows = getattr(a, "scale_rows", None)
@@ -245,10 +252,14 @@ operator(f"dequantize.out({_PACKED}, *, Tensor(a!) x) -> ()")(_nothing)
 
 @operator(f"gemm({_GEMM}, ScalarType? dtype=None) -> Tensor")
 def _gemm(a: SimpleNamespace) -> Tensor:
+    return _product("gemm", a)
+
+
+def _product(operator: str, a: SimpleNamespace) -> Tensor:
     packed = a.a.dtype == torch.uint8
     dtype = a.dtype or (torch.bfloat16 if packed else a.a.dtype)
     if a.prepared_rows is None and a.b.dim() < 2:
-        refuse("gemm", "b", "[N, K/2], or [groups, N, K/2]", "fewer dimensions")
+        refuse(operator, "b", "[N, K/2], or [groups, N, K/2]", "fewer dimensions")
     rows = a.b.shape[-2] if a.prepared_rows is None else a.prepared_rows
     return torch.empty([*a.a.shape[:-1], rows], dtype=dtype, device=a.a.device)
 
@@ -265,6 +276,28 @@ def _gemm_pair(a: SimpleNamespace) -> Tensor:
 
 
 operator(f"gemm.out({_GEMM}, *, Tensor(a!) c) -> ()")(_nothing)
+
+
+_GATE_UP = (
+    f"{_GEMM}, {_GIVEN}, {_ACTIVATION}, {_OPTIONS}, Tensor? out_scale_row_offsets=None, "
+    "ScalarType? dtype=None"
+).replace("str format", "str b_format", 1)
+
+
+@operator(f"gemm_silu_mul_quantize({_GATE_UP}, int? scale_rows=None) -> ({_SIX})")
+def _gemm_silu_mul_quantize(a: SimpleNamespace) -> tuple[Tensor, ...]:
+    name = "gemm_silu_mul_quantize"
+    product = _product(name, a)
+    if product.dtype not in DEQUANTIZED:
+        refuse(name, "dtype", "float32, float16 or bfloat16", product.dtype)
+    _check_interleave(name, a)
+    rows, block = product.shape[-1], BLOCK[a.format]
+    if rows < 1 or rows % (2 * block) != 0:
+        refuse(name, "b", f"2I rows, I a multiple of {block}", rows)
+    return _outputs_of(product, rows // 2, a)
+
+
+operator(f"gemm_silu_mul_quantize.out({_GATE_UP}, *, {_OUT}) -> ()")(_nothing)
 
 
 @operator(

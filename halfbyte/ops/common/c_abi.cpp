@@ -37,6 +37,8 @@ static_assert(same(HALFBYTE_SCALE_RULE_KERNEL, ScaleRule::kKernel) &&
               same(HALFBYTE_SCALE_RULE_TE, ScaleRule::kTe));
 static_assert(same(HALFBYTE_MX_ROUND_UP, MxRule::kRoundUp) &&
               same(HALFBYTE_MX_OCP_FLOOR, MxRule::kOcpFloor));
+static_assert(same(HALFBYTE_ROUNDING_FLOAT32, Rounding::kFloat32) &&
+              same(HALFBYTE_ROUNDING_HUGGINGFACE, Rounding::kHuggingFace));
 static_assert(same(HALFBYTE_BACKEND_AUTO, Backend::kAuto) &&
               same(HALFBYTE_BACKEND_REFERENCE, Backend::kReference) &&
               same(HALFBYTE_BACKEND_CPU, Backend::kCpu) &&
@@ -52,19 +54,6 @@ struct DTypeEntry {
 constexpr DTypeEntry kDTypes[] = {{{2, 32, 1}, DType::kF32},  {{2, 16, 1}, DType::kF16},
                                   {{4, 16, 1}, DType::kBF16}, {{1, 8, 1}, DType::kU8},
                                   {{0, 32, 1}, DType::kI32},  {{0, 64, 1}, DType::kI64}};
-
-Status read_dtype(const char* argument, halfbyte_dtype from, DType& to) {
-  for (const DTypeEntry& entry : kDTypes) {
-    if (entry.c.code == from.code && entry.c.bits == from.bits && entry.c.lanes == from.lanes) {
-      to = entry.dtype;
-      return {};
-    }
-  }
-  return invalid_argument(argument, "fp32, fp16, bf16, u8, i32 or i64 with one lane",
-                          "type code " + std::to_string(from.code) + ", " +
-                              std::to_string(from.bits) + " bits, " + std::to_string(from.lanes) +
-                              " lanes");
-}
 
 Status read_device(const char* argument, halfbyte_device from, base::Device& to) {
   if (from.type == static_cast<std::int32_t>(base::DeviceType::kCpu)) {
@@ -108,6 +97,19 @@ struct LastError {
 thread_local LastError last_error;
 
 }  // namespace
+
+Status read_dtype(const char* argument, halfbyte_dtype from, DType& to) {
+  for (const DTypeEntry& entry : kDTypes) {
+    if (entry.c.code == from.code && entry.c.bits == from.bits && entry.c.lanes == from.lanes) {
+      to = entry.dtype;
+      return {};
+    }
+  }
+  return invalid_argument(argument, "fp32, fp16, bf16, u8, i32 or i64 with one lane",
+                          "type code " + std::to_string(from.code) + ", " +
+                              std::to_string(from.bits) + " bits, " + std::to_string(from.lanes) +
+                              " lanes");
+}
 
 Status read_tensor(const char* argument, const halfbyte_tensor* from, TensorView& to) {
   to = TensorView();
@@ -243,6 +245,17 @@ Status read_quantization(const halfbyte_quantize_spec* spec, const halfbyte_quan
   HALFBYTE_RETURN_IF_ERROR(read_tensor("row_scale", o.row_scale, to_out.row_scale));
   HALFBYTE_RETURN_IF_ERROR(read_tensor("out.global_scale", o.global_scale, to_out.global_scale));
   return read_tensor("out.decode_scale", o.decode_scale, to_out.decode_scale);
+}
+
+Status read_activation(const halfbyte_activation* from, Activation& to) {
+  halfbyte_activation activation{};
+  HALFBYTE_RETURN_IF_ERROR(read_struct("activation", from, activation));
+  to.interleave = activation.interleave;
+  if (activation.clamp != 0.0f) to.clamp = activation.clamp;
+  to.alpha = activation.alpha;
+  to.up_bias = activation.up_bias;
+  return read_enum("rounding", activation.rounding, 2, "0 (float32) or 1 (huggingface)",
+                   to.rounding);
 }
 
 Status read_row_groups(const halfbyte_row_groups* from, RowGroups& to) {

@@ -15,6 +15,7 @@
 #include "halfbyte/base/status.h"
 #include "halfbyte/base/tensor_view.h"
 #include "halfbyte/halfbyte.h"
+#include "halfbyte/ops/common/activation.h"
 #include "halfbyte/ops/common/quantize_spec.h"
 
 namespace halfbyte::ops::c_abi {
@@ -22,6 +23,8 @@ namespace halfbyte::ops::c_abi {
 // NULL is an absent tensor. Errors: a type, device or number of dimensions that halfbyte.h does not
 // list, a NULL shape, a negative dimension, a tensor whose bytes do not fit 63 bits.
 base::Status read_tensor(const char* argument, const halfbyte_tensor* from, TensorView& to);
+
+base::Status read_dtype(const char* argument, halfbyte_dtype from, base::DType& to);
 
 // `size` bytes of a struct that the caller built against another version of halfbyte.h: fields that
 // it does not have become 0, fields that this library does not have must be 0.
@@ -63,6 +66,8 @@ base::Status read_quantization(const halfbyte_quantize_spec* spec,
                                const halfbyte_tensor* global_scale,
                                const halfbyte_tensor* decode_scale, QuantizeSpec& to_spec,
                                GivenScale& to_given, QuantizeOutputs& to_out);
+
+base::Status read_activation(const halfbyte_activation* from, Activation& to);
 
 // NULL: no groups.
 base::Status read_row_groups(const halfbyte_row_groups* from, RowGroups& to);

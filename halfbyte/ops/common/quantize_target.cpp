@@ -210,14 +210,15 @@ constexpr int layout_rows(ScaleLayout layout) {
 
 // The groups of rows, and how many rows the scale arrays have.
 Status resolve_groups(const QuantizeSpec& spec, const RowGroups& groups, const TensorView& scales,
-                      base::Device device, RowTarget& target, OverlapCheck& overlap) {
+                      base::Device device, RowTarget& target, OverlapCheck& overlap,
+                      const char* scale_row_argument) {
   target.scale_rows = target.rows;
   if (groups.count < 0) {
     return invalid_argument("groups.count", "0 or more", std::to_string(groups.count));
   }
   if (groups.count == 0) {
     HALFBYTE_RETURN_IF_ERROR(check_absent("row_offsets", groups.row_offsets, "no groups"));
-    return check_absent("scale_row_offsets", groups.scale_row_offsets, "no groups");
+    return check_absent(scale_row_argument, groups.scale_row_offsets, "no groups");
   }
   if (!formats::has_block_scales(spec.format) || spec.scale == ScaleMode::kComputed) {
     return invalid_argument("groups", "none",
@@ -228,12 +229,12 @@ Status resolve_groups(const QuantizeSpec& spec, const RowGroups& groups, const T
   HALFBYTE_RETURN_IF_ERROR(
       check_array("row_offsets", groups.row_offsets, DType::kI32, count, device));
   HALFBYTE_RETURN_IF_ERROR(
-      check_array("scale_row_offsets", groups.scale_row_offsets, DType::kI32, count, device));
+      check_array(scale_row_argument, groups.scale_row_offsets, DType::kI32, count, device));
   target.groups = groups.count;
   target.row_offsets = groups.row_offsets.as<const std::int32_t>();
   target.scale_row_offsets = groups.scale_row_offsets.as<const std::int32_t>();
   overlap.reads("row_offsets", groups.row_offsets);
-  overlap.reads("scale_row_offsets", groups.scale_row_offsets);
+  overlap.reads(scale_row_argument, groups.scale_row_offsets);
 
   const std::int64_t columns = formats::padded_scale_columns(spec.layout, target.scale_columns());
   const std::int64_t unit = columns * layout_rows(spec.layout);
@@ -251,7 +252,8 @@ Status resolve_groups(const QuantizeSpec& spec, const RowGroups& groups, const T
                               .row_offsets = target.row_offsets,
                               .scale_row_offsets = target.scale_row_offsets,
                               .scale_rows = target.scale_rows,
-                              .scale_row_unit = std::max(layout_rows(spec.layout), second)});
+                              .scale_row_unit = std::max(layout_rows(spec.layout), second),
+                              .scale_row_argument = scale_row_argument});
 }
 
 }  // namespace
@@ -273,14 +275,14 @@ Status check_group_offsets(const GroupOffsets& offsets) {
     const std::int64_t scale_row = offsets.scale_row_offsets[e];
     const std::int64_t least = e == 0 ? 0 : offsets.scale_row_offsets[e - 1] + rows;
     if (scale_row < least || scale_row > offsets.scale_rows) {
-      return invalid_argument("scale_row_offsets",
+      return invalid_argument(offsets.scale_row_argument,
                               "values from " + std::to_string(least) + " (room for the group) to " +
                                   std::to_string(offsets.scale_rows) + " (the rows of scales)",
                               at(e, scale_row));
     }
     if (e < offsets.groups && scale_row % offsets.scale_row_unit != 0) {
       return invalid_argument(
-          "scale_row_offsets",
+          offsets.scale_row_argument,
           "multiples of " + std::to_string(offsets.scale_row_unit) + " (the layout's rows)",
           at(e, scale_row));
     }
@@ -316,7 +318,8 @@ base::Result<Rows> resolve_codes(const TensorView& codes, Format format, std::in
 base::Result<RowTarget> resolve_target(const QuantizeSpec& spec, const GivenScale& given,
                                        const QuantizeOutputs& out, std::int64_t rows,
                                        std::int64_t columns, base::Device device,
-                                       OverlapCheck& overlap, const RowGroups& groups) {
+                                       OverlapCheck& overlap, const RowGroups& groups,
+                                       const char* scale_row_offsets) {
   HALFBYTE_RETURN_IF_ERROR(check_spec(spec, columns));
   RowTarget target;
   target.format = spec.format;
@@ -325,7 +328,8 @@ base::Result<RowTarget> resolve_target(const QuantizeSpec& spec, const GivenScal
   target.mx_rule = spec.mx_rule;
   target.rows = rows;
   target.columns = columns;
-  HALFBYTE_RETURN_IF_ERROR(resolve_groups(spec, groups, out.scales, device, target, overlap));
+  HALFBYTE_RETURN_IF_ERROR(
+      resolve_groups(spec, groups, out.scales, device, target, overlap, scale_row_offsets));
   HALFBYTE_RETURN_IF_ERROR(resolve_given_scale(spec, given, device, target, overlap));
   HALFBYTE_RETURN_IF_ERROR(resolve_outputs(spec, out, device, target, overlap));
   return target;

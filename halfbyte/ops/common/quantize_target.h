@@ -21,6 +21,7 @@ struct GroupOffsets {
   const std::int32_t* scale_row_offsets = nullptr;  // groups + 1; nullptr: there are no scales
   std::int64_t scale_rows = 0;                      // of the scale array
   int scale_row_unit = 1;                           // each group's scales start at a multiple
+  const char* scale_row_argument = "scale_row_offsets";
 };
 base::Status check_group_offsets(const GroupOffsets& offsets);
 
@@ -30,10 +31,10 @@ base::Result<Rows> resolve_codes(const TensorView& codes, Format format, std::in
 
 // `rows` x `columns` is the tensor to be quantized, on `device`; every tensor that is read or
 // written is added to `overlap`. For scale = computed the caller sets tensor_amax afterwards.
-base::Result<formats::RowTarget> resolve_target(const QuantizeSpec& spec, const GivenScale& given,
-                                                const QuantizeOutputs& out, std::int64_t rows,
-                                                std::int64_t columns, base::Device device,
-                                                OverlapCheck& overlap,
-                                                const RowGroups& groups = {});
+// scale_row_offsets: what the operator calls that member of `groups`.
+base::Result<formats::RowTarget> resolve_target(
+    const QuantizeSpec& spec, const GivenScale& given, const QuantizeOutputs& out,
+    std::int64_t rows, std::int64_t columns, base::Device device, OverlapCheck& overlap,
+    const RowGroups& groups = {}, const char* scale_row_offsets = "scale_row_offsets");
 
 }  // namespace halfbyte::ops

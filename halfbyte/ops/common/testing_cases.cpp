@@ -32,13 +32,17 @@ bool runners_agree(const Case& test, std::uint64_t seed, const Runner& expecting
   return true;
 }
 
+int at_most_asked(int count) {
+  const char* most = std::getenv("HALFBYTE_TEST_CASES");
+  return most == nullptr ? count : std::min(count, std::atoi(most));
+}
+
 }  // namespace
 
 void expect_equals_reference(const std::function<Case(Random&)>& make_case,
                              std::uint64_t first_seed, int count,
                              const std::vector<Runner>& runners) {
-  if (const char* most = std::getenv("HALFBYTE_TEST_CASES"))
-    count = std::min(count, std::atoi(most));
+  count = at_most_asked(count);
   int failures = 0;
   for (int i = 0; i < count && failures < 3; ++i) {
     const std::uint64_t seed = first_seed + static_cast<std::uint64_t>(i);
@@ -52,9 +56,7 @@ void expect_every_row_length(const std::function<Case(Random&)>& make_case,
                              std::uint64_t first_seed, const std::vector<Runner>& runners) {
   std::vector<std::int64_t> lengths = {36864, 53248, 65536, 65552, 98304, 131072, 131088};
   for (std::int64_t columns = 16; columns <= 32768; columns += 16) lengths.push_back(columns);
-  std::size_t count = lengths.size();
-  if (const char* most = std::getenv("HALFBYTE_TEST_CASES"))
-    count = std::min(count, static_cast<std::size_t>(std::atoi(most)));
+  const auto count = static_cast<std::size_t>(at_most_asked(static_cast<int>(lengths.size())));
   const Runner cpu = cpu_runner("cpu", base::Execution());
   int failures = 0;
   for (std::size_t i = 0; i < count && failures < 3; ++i) {
@@ -68,6 +70,7 @@ void expect_every_row_length(const std::function<Case(Random&)>& make_case,
 
 void expect_two_ways_agree(const std::function<TwoWays(Random&)>& make, std::uint64_t first_seed,
                            int count, const std::vector<Runner>& runners) {
+  count = at_most_asked(count);
   for (int i = 0; i < count && !::testing::Test::HasFailure(); ++i) {
     const std::uint64_t seed = first_seed + static_cast<std::uint64_t>(i);
     Random random(seed);

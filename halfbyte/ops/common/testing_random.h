@@ -101,7 +101,8 @@ struct TwoWays {
   std::string text;
 };
 
-// Makes `count` of them and expects each runner to leave the same bytes both ways.
+// Makes `count` of them, at most HALFBYTE_TEST_CASES, and expects each runner to leave the same
+// bytes both ways.
 void expect_two_ways_agree(const std::function<TwoWays(Random&)>& make, std::uint64_t first_seed,
                            int count, const std::vector<Runner>& runners);
 // The reference and every CPU level with three threads.

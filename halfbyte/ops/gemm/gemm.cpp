@@ -1,71 +1,18 @@
 #include "halfbyte/ops/gemm/gemm.h"
 
-#include <string>
-
 #include "halfbyte/base/float_environment.h"
 #include "halfbyte/ops/common/dispatch.h"
 #include "halfbyte/ops/gemm/gemm_arguments.h"
-#include "halfbyte/ops/gemm/gemm_input.h"
 #include "halfbyte/ops/gemm/gemm_kernels.h"
+#include "halfbyte/ops/gemm/gemm_run.h"
 
 namespace halfbyte::ops {
 
-using base::CpuLevel;
 using base::Execution;
-using base::invalid_argument;
 using base::Result;
 using base::Status;
 
 namespace {
-
-struct Implementation {
-  CpuLevel level;
-  GemmKernel kernel;
-  int rows_together;
-};
-
-// The reference runs where nothing else does.
-constexpr Implementation kImplementations[] = {
-#ifdef HALFBYTE_HAS_CPU_V4
-    {CpuLevel::kV4, v4::gemm, v4::kGemmRowsTogether},
-#endif
-#ifdef HALFBYTE_HAS_CPU_V3
-    {CpuLevel::kV3, v3::gemm, v3::kGemmRowsTogether},
-#endif
-#ifdef HALFBYTE_HAS_CPU_NEON
-    {CpuLevel::kNeon, neon::gemm, neon::kGemmRowsTogether},
-#endif
-    {CpuLevel::kReference, nullptr, 1},
-};
-
-void run_on_cpu(const GemmProblem& problem, CpuLevel level, int num_threads) {
-  for (const Implementation& implementation : kImplementations) {
-    if (implementation.level != level || implementation.kernel == nullptr) continue;
-    GemmInputBuffer buffer(problem, implementation.rows_together);
-    for (std::int64_t row = 0; row < problem.m; row += buffer.rows_at_once()) {
-      implementation.kernel(problem, buffer.unpack(row, num_threads), num_threads);
-    }
-    return;
-  }
-  reference::gemm(problem);
-}
-
-Status check_workspace(const Execution& execution, std::size_t bytes) {
-  if (bytes == 0) return {};
-  const std::string expected = std::to_string(bytes) + " bytes of device memory";
-  if (execution.workspace == nullptr || execution.workspace_bytes < bytes) {
-    return invalid_argument("workspace", expected,
-                            execution.workspace == nullptr
-                                ? "none"
-                                : std::to_string(execution.workspace_bytes) + " bytes");
-  }
-  if (reinterpret_cast<std::uintptr_t>(execution.workspace) % kGemmWorkspaceAlignment != 0) {
-    return invalid_argument(
-        "workspace", "a pointer aligned to " + std::to_string(kGemmWorkspaceAlignment) + " bytes",
-        "one that is not");
-  }
-  return {};
-}
 
 struct Resolved {
   GemmProblem problem;
@@ -82,10 +29,8 @@ Result<Resolved> resolve(const GemmArgs& args, const Execution& execution, GemmC
   if (!choice.ok()) return choice.status();
   Resolved resolved{problem.value(), choice.value()};
   if (!resolved.choice.cuda) {
-    const GemmMethod method = args.method;
-    if (method == GemmMethod::kAuto || method == GemmMethod::kExact) return resolved;
-    return invalid_argument("method", "auto or exact for tensors on the cpu",
-                            std::to_string(static_cast<int>(method)));
+    HALFBYTE_RETURN_IF_ERROR(check_cpu_method(args.method));
+    return resolved;
   }
   const Result<std::size_t> bytes = cuda::gemm_workspace_bytes(resolved.problem, args.c.device);
   if (!bytes.ok()) return bytes.status();
@@ -100,10 +45,11 @@ Status run_gemm(const GemmArgs& args, const Execution& execution) {
   const auto& [problem, choice, workspace_bytes] = resolved.value();
   if (problem.m == 0 || problem.n == 0) return {};
   if (choice.cuda) {
-    HALFBYTE_RETURN_IF_ERROR(check_workspace(execution, workspace_bytes));
+    HALFBYTE_RETURN_IF_ERROR(check_gemm_workspace(execution, workspace_bytes));
     return cuda::gemm(problem, args.c.device, execution);
   }
-  run_on_cpu(problem, choice.cpu_level, execution.num_threads);
+  CpuProduct product(problem, choice.cpu_level, execution.num_threads);
+  for (std::int64_t row = 0; row < problem.m; row += product.rows_at_once()) product.compute(row);
   return {};
 }
 

@@ -89,12 +89,12 @@ GemmArgs with_memory(GemmArgs args) {
 
 class Resolver {
  public:
-  Resolver(const GemmArgs& args, GemmCheck check, OverlapCheck& overlap)
-      : args_(args), reads_memory_(check == GemmCheck::kCall), overlap_(overlap) {}
+  Resolver(const GemmArgs& args, GemmCheck check, OverlapCheck& overlap, std::optional<DType> inner)
+      : args_(args), reads_memory_(check == GemmCheck::kCall), overlap_(overlap), inner_(inner) {}
 
   Result<GemmProblem> resolve() {
     HALFBYTE_RETURN_IF_ERROR(shape());
-    HALFBYTE_RETURN_IF_ERROR(output());
+    HALFBYTE_RETURN_IF_ERROR(inner_ ? inner_output() : output());
     HALFBYTE_RETURN_IF_ERROR(weights());
     HALFBYTE_RETURN_IF_ERROR(input());
     HALFBYTE_RETURN_IF_ERROR(groups());
@@ -150,6 +150,26 @@ class Resolver {
     problem_.c_dtype = args_.c.dtype;
     problem_.c_rows = rows.value().map;
     if (!empty) overlap_.writes("c", rows.value());
+    return {};
+  }
+
+  Status inner_output() {
+    HALFBYTE_RETURN_IF_ERROR(check_absent("c", args_.c, "the product stays inside"));
+    if (!base::is_float(*inner_)) {
+      return invalid_argument("dtype", "fp32, fp16 or bf16",
+                              std::string(base::dtype_name(*inner_)));
+    }
+    const PackedTensor& packed = args_.a_packed;
+    problem_.m = packed.rows;
+    device_ = packed.codes.device;
+    if (!packed.codes) {
+      const Result<Rows> a = resolve_rows("a", args_.a);
+      if (!a.ok()) return a.status();
+      problem_.m = a.value().map.rows;
+      device_ = args_.a.device;
+    }
+    problem_.c_dtype = *inner_;
+    problem_.c_rows = {.rows = problem_.m, .inner_rows = problem_.m, .inner_stride = problem_.n};
     return {};
   }
 
@@ -344,9 +364,10 @@ class Resolver {
   Status bias() {
     const TensorView& bias = args_.bias;
     if (!bias) return {};
-    if (bias.dtype != args_.c.dtype && bias.dtype != DType::kF32) {
+    if (bias.dtype != problem_.c_dtype && bias.dtype != DType::kF32) {
       return invalid_argument("bias",
-                              std::string(base::dtype_name(args_.c.dtype)) + " (as c) or fp32",
+                              std::string(base::dtype_name(problem_.c_dtype)) +
+                                  (inner_ ? " (the product's) or fp32" : " (as c) or fp32"),
                               std::string(base::dtype_name(bias.dtype)));
     }
     HALFBYTE_RETURN_IF_ERROR(
@@ -360,16 +381,18 @@ class Resolver {
   const GemmArgs& args_;
   const bool reads_memory_;
   OverlapCheck& overlap_;
+  const std::optional<DType> inner_;
   Device device_;
   GemmProblem problem_;
 };
 
 }  // namespace
 
-Result<GemmProblem> resolve_gemm(const GemmArgs& args, GemmCheck check, OverlapCheck& overlap) {
-  if (check == GemmCheck::kCall) return Resolver(args, check, overlap).resolve();
+Result<GemmProblem> resolve_gemm(const GemmArgs& args, GemmCheck check, OverlapCheck& overlap,
+                                 std::optional<DType> inner) {
+  if (check == GemmCheck::kCall) return Resolver(args, check, overlap, inner).resolve();
   const GemmArgs shapes = with_memory(args);
-  return Resolver(shapes, check, overlap).resolve();
+  return Resolver(shapes, check, overlap, inner).resolve();
 }
 
 }  // namespace halfbyte::ops

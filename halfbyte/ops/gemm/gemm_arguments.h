@@ -1,6 +1,8 @@
 // From the arguments of gemm to the resolved problem, checking each. Internal.
 #pragma once
 
+#include <optional>
+
 #include "halfbyte/base/status.h"
 #include "halfbyte/ops/common/arguments.h"
 #include "halfbyte/ops/gemm/gemm_kernels.h"
@@ -10,9 +12,11 @@ namespace halfbyte::ops {
 // Whether memory is looked at: a query for workspace has shapes, and perhaps no memory yet.
 enum class GemmCheck { kCall, kShapes };
 
-// Every tensor is added to `overlap`.
-base::Result<GemmProblem> resolve_gemm(const GemmArgs& args, GemmCheck check,
-                                       OverlapCheck& overlap);
+// Every tensor is added to `overlap`. `inner`, where given, is the type of a product that stays in
+// memory of the operator's own: args.c is absent, a says how many rows there are and where, and
+// problem.c is null, its rows dense.
+base::Result<GemmProblem> resolve_gemm(const GemmArgs& args, GemmCheck check, OverlapCheck& overlap,
+                                       std::optional<base::DType> inner = {});
 
 // "codes" of `rows` x `columns` FP4 values under the argument's name.
 base::Result<Rows> resolve_fp4_codes(const char* argument, const TensorView& codes,

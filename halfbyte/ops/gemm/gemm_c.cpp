@@ -1,12 +1,10 @@
 // The C functions of this room: halfbyte_gemm, halfbyte_gemm_workspace_bytes,
 // halfbyte_prepare_weights, halfbyte_unprepare_weights, halfbyte_prepared_weight_bytes.
-#include "halfbyte/ops/common/c_abi.h"
-#include "halfbyte/ops/gemm/gemm.h"
+#include "halfbyte/ops/gemm/gemm_c.h"
 
 namespace halfbyte::ops {
 namespace {
 
-using base::Execution;
 using base::Status;
 using c_abi::read_tensor;
 
@@ -73,21 +71,6 @@ Status read_weights(const halfbyte_gemm_weights* from, GemmWeights& to) {
   return read_scale("b_", b.global_scale, b.decode_scale, to.scale, to.scale_kind);
 }
 
-Status convert_gemm(const halfbyte_gemm_args& from, GemmArgs& to) {
-  HALFBYTE_RETURN_IF_ERROR(c_abi::read_enum(
-      "method", from.method, 6,
-      "0 (auto), 1 (exact), 2 (tensor_core), 3 (dequantize), 4 (fp8) or 5 (block_scaled)",
-      to.method));
-  HALFBYTE_RETURN_IF_ERROR(read_tensor("a", from.a, to.a));
-  if (from.a_packed != nullptr) {
-    HALFBYTE_RETURN_IF_ERROR(read_packed("a_packed", "a_", from.a_packed, to.a_packed));
-  }
-  HALFBYTE_RETURN_IF_ERROR(read_weights(from.b, to.b));
-  HALFBYTE_RETURN_IF_ERROR(read_tensor("bias", from.bias, to.bias));
-  HALFBYTE_RETURN_IF_ERROR(read_tensor("c", from.c, to.c));
-  return c_abi::read_row_groups(from.groups, to.groups);
-}
-
 Status convert_prepare(const halfbyte_prepare_weights_args& from, PrepareWeightsArgs& to) {
   if (from.reserved != 0) {
     return base::invalid_argument("args: reserved", "0", std::to_string(from.reserved));
@@ -96,42 +79,37 @@ Status convert_prepare(const halfbyte_prepare_weights_args& from, PrepareWeights
   return read_tensor("prepared", from.prepared, to.prepared);
 }
 
-struct WorkspaceQuery {
-  GemmArgs args;
-};
-// What c_abi::call has no way to hand over.
-thread_local std::size_t workspace_answer = 0;
-
-Status convert_query(const halfbyte_gemm_args& from, WorkspaceQuery& to) {
-  return convert_gemm(from, to.args);
-}
-Status run_query(const WorkspaceQuery& query, const Execution& execution) {
-  const base::Result<std::size_t> bytes = gemm_workspace_bytes(query.args, execution);
-  if (bytes.ok()) workspace_answer = bytes.value();
-  return bytes.status();
-}
-
 }  // namespace
+
+Status c_abi::read_gemm(const halfbyte_gemm_args& from, GemmArgs& to) {
+  HALFBYTE_RETURN_IF_ERROR(
+      read_enum("method", from.method, 6,
+                "0 (auto), 1 (exact), 2 (tensor_core), 3 (dequantize), 4 (fp8) or 5 (block_scaled)",
+                to.method));
+  HALFBYTE_RETURN_IF_ERROR(read_tensor("a", from.a, to.a));
+  if (from.a_packed != nullptr) {
+    HALFBYTE_RETURN_IF_ERROR(read_packed("a_packed", "a_", from.a_packed, to.a_packed));
+  }
+  HALFBYTE_RETURN_IF_ERROR(read_weights(from.b, to.b));
+  HALFBYTE_RETURN_IF_ERROR(read_tensor("bias", from.bias, to.bias));
+  HALFBYTE_RETURN_IF_ERROR(read_tensor("c", from.c, to.c));
+  return read_row_groups(from.groups, to.groups);
+}
+
 }  // namespace halfbyte::ops
 
 using namespace halfbyte::ops;  // NOLINT(google-build-using-namespace)
 
 extern "C" halfbyte_status halfbyte_gemm(const halfbyte_gemm_args* args,
                                          const halfbyte_execution* execution) {
-  return c_abi::call("gemm", args, execution, convert_gemm, gemm);
+  return c_abi::call("gemm", args, execution, c_abi::read_gemm, gemm);
 }
 
 extern "C" halfbyte_status halfbyte_gemm_workspace_bytes(const halfbyte_gemm_args* args,
                                                          const halfbyte_execution* execution,
                                                          uint64_t* bytes) {
-  if (bytes == nullptr) {
-    c_abi::set_error_message("gemm_workspace_bytes: bytes: expected a pointer, got NULL");
-    return HALFBYTE_INVALID_ARGUMENT;
-  }
-  const halfbyte_status status =
-      c_abi::call("gemm_workspace_bytes", args, execution, convert_query, run_query);
-  if (status == HALFBYTE_OK) *bytes = workspace_answer;
-  return status;
+  return c_abi::workspace_query<gemm_workspace_bytes>("gemm_workspace_bytes", args, execution,
+                                                      bytes, c_abi::read_gemm);
 }
 
 extern "C" halfbyte_status halfbyte_prepare_weights(const halfbyte_prepare_weights_args* args,

@@ -4,9 +4,8 @@
 #include "halfbyte/simt/launch.cuh"
 
 namespace halfbyte::ops::cuda {
-namespace {
 
-base::Result<GemmDevice> properties(base::Device device) {
+base::Result<GemmDevice> gemm_device(base::Device device) {
   GemmDevice found;
   int major = 0, minor = 0;
   const auto ask = [&](int* to, cudaDeviceAttr attribute) {
@@ -21,8 +20,10 @@ base::Result<GemmDevice> properties(base::Device device) {
   return found;
 }
 
+namespace {
+
 base::Result<GemmPlan> plan_for(const GemmProblem& problem, base::Device device) {
-  const base::Result<GemmDevice> found = properties(device);
+  const base::Result<GemmDevice> found = gemm_device(device);
   if (!found.ok()) return found.status();
   return gemm_plan(problem, found.value());
 }

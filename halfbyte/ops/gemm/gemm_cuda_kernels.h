@@ -7,6 +7,9 @@
 
 namespace halfbyte::ops::cuda {
 
+// What plans ask of a device.
+base::Result<GemmDevice> gemm_device(base::Device device);
+
 // Every problem, in the order of the contract, a warp an element of C: correct, not fast.
 base::Status launch_any(const GemmProblem& problem, void* stream);
 

@@ -120,11 +120,12 @@ bool has_vnni() {
 
 }  // namespace
 
-GemmInputBuffer::GemmInputBuffer(const GemmProblem& problem, int together) : problem_(problem) {
+GemmInputBuffer::GemmInputBuffer(const GemmProblem& problem, int together, std::int64_t most_rows)
+    : problem_(problem) {
   input_.together = problem.m < together ? 1 : together;
   constexpr std::int64_t kBytes = 8 << 20, kLeastRows = 64;
   const std::int64_t row_bytes = problem.quantized ? 2 * problem.k : 4 * problem.k;
-  rows_at_once_ = std::min(problem.m, std::max(kLeastRows, kBytes / row_bytes));
+  rows_at_once_ = std::min({problem.m, most_rows, std::max(kLeastRows, kBytes / row_bytes)});
   // Whole groups of rows that alternate.
   const std::int64_t padded = formats::round_up_to(rows_at_once_, input_.together);
   const auto elements = static_cast<std::size_t>(padded * problem.k);

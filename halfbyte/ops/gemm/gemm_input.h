@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -34,8 +35,9 @@ struct GemmInput {
 class GemmInputBuffer {
  public:
   // The rows that are unpacked at a time: what a cache holds of them, and enough to share the work
-  // on the weights.
-  GemmInputBuffer(const GemmProblem& problem, int together);
+  // on the weights; never more than most_rows.
+  GemmInputBuffer(const GemmProblem& problem, int together,
+                  std::int64_t most_rows = std::numeric_limits<std::int64_t>::max());
   std::int64_t rows_at_once() const { return rows_at_once_; }
 
   // Rows from `first_row` on, at most rows_at_once(). Valid until the next call.

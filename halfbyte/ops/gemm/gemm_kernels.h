@@ -98,7 +98,8 @@ struct GemmInput;
 using GemmKernel = void (*)(const GemmProblem& problem, const GemmInput& input, int num_threads);
 
 namespace reference {
-void gemm(const GemmProblem& problem);
+// The rows of C from `begin` to `end`.
+void gemm(const GemmProblem& problem, std::int64_t begin, std::int64_t end);
 // On every CPU level.
 void prepare_weights(const PrepareProblem& problem, int num_threads);
 void unprepare_weights(const PrepareProblem& problem, int num_threads);

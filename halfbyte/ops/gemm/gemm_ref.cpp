@@ -128,9 +128,9 @@ void compute_row(const GemmProblem& problem, std::int64_t row, T* c) {
 
 }  // namespace
 
-void gemm(const GemmProblem& problem) {
+void gemm(const GemmProblem& problem, std::int64_t begin, std::int64_t end) {
   visit_float(problem.c_dtype, [&]<class T>(T) {
-    for (std::int64_t row = 0; row < problem.m; ++row) {
+    for (std::int64_t row = begin; row < end; ++row) {
       compute_row(problem, row, static_cast<T*>(problem.c) + problem.c_rows.offset(row));
     }
   });

@@ -6,8 +6,7 @@
 #include "halfbyte/base/float_environment.h"
 #include "halfbyte/ops/common/arguments.h"
 #include "halfbyte/ops/common/dispatch.h"
-#include "halfbyte/ops/common/quantize_target.h"
-#include "halfbyte/ops/silu_mul/silu_mul_kernels.h"
+#include "halfbyte/ops/silu_mul/silu_mul_epilogue.h"
 
 namespace halfbyte::ops {
 
@@ -59,36 +58,29 @@ Result<SiluMulRule> resolve_rule(const Activation& args) {
   return rule;
 }
 
-// gate_up's last dimension must be 2I, with I a multiple of `of`.
-Status check_columns(std::int64_t gate_up_columns, std::int64_t of, const std::string& why) {
-  if (gate_up_columns % (2 * of) == 0) return {};
+// I must be a multiple of `of`.
+Status check_columns(const GateUpColumns& gate_up, std::int64_t of, const std::string& why) {
+  if (gate_up.count % (2 * of) == 0) return {};
   return invalid_argument(
-      "gate_up",
-      "a last dimension 2I" + (of == 1 ? std::string(", an even one")
-                                       : ", I a multiple of " + std::to_string(of) + why),
-      std::to_string(gate_up_columns));
+      gate_up.argument,
+      gate_up.what + (of == 1 ? std::string(", an even one")
+                              : ", I a multiple of " + std::to_string(of) + why),
+      std::to_string(gate_up.count));
 }
 
-// Checks what every form of the operator takes.
-Result<SiluMulProblem> resolve_activation(const TensorView& input, const Activation& args,
-                                          OverlapCheck& overlap) {
+GateUpColumns columns_of(const SiluMulProblem& problem) {
+  return {"gate_up", "a last dimension 2I", problem.gate_up.columns};
+}
+
+// Checks what both operators take.
+Result<SiluMulProblem> resolve_input(const TensorView& input, const Activation& args,
+                                     OverlapCheck& overlap) {
   const Result<Rows> gate_up = resolve_float_rows("gate_up", input);
   if (!gate_up.ok()) return gate_up.status();
   overlap.reads("gate_up", gate_up.value());
-  if (args.interleave != 0 && args.interleave != 1 && args.interleave != 8) {
-    return invalid_argument("interleave", "0 (halves), 1 or 8", std::to_string(args.interleave));
-  }
   SiluMulProblem problem;
   problem.gate_up = gate_up.value();
-  problem.interleave = args.interleave;
-  HALFBYTE_RETURN_IF_ERROR(check_columns(problem.gate_up.columns, 1, ""));
-  if (args.interleave == 8) {
-    HALFBYTE_RETURN_IF_ERROR(check_columns(problem.gate_up.columns, 8, " (interleave = 8)"));
-  }
-  problem.columns = problem.gate_up.columns / 2;
-  const Result<SiluMulRule> rule = resolve_rule(args);
-  if (!rule.ok()) return rule.status();
-  problem.rule = rule.value();
+  HALFBYTE_RETURN_IF_ERROR(resolve_activation(columns_of(problem), args, problem));
   return problem;
 }
 
@@ -110,7 +102,7 @@ Status run_silu_mul(const SiluMulArgs& args, const Execution& execution) {
   const base::IeeeFloatScope ieee;  // the checks compare floats too
   OverlapCheck overlap;
   const TensorView& gate_up = args.gate_up;
-  Result<SiluMulProblem> problem = resolve_activation(gate_up, args.activation, overlap);
+  Result<SiluMulProblem> problem = resolve_input(gate_up, args.activation, overlap);
   if (!problem.ok()) return problem.status();
   const Result<Choice> choice = choose_implementation(execution, gate_up.device);
   if (!choice.ok()) return choice.status();
@@ -120,48 +112,33 @@ Status run_silu_mul(const SiluMulArgs& args, const Execution& execution) {
   if (choice.value().cuda) {
     return cuda::silu_mul_rows(problem.value(), gate_up.device, execution);
   }
-  kernel_of(kImplementations, choice.value().cpu_level)(problem.value(), execution.num_threads);
+  silu_mul_kernel(choice.value().cpu_level)(problem.value(), execution.num_threads);
   return {};
-}
-
-Status run_computed_on_cuda(const SiluMulProblem& problem, RowTarget& target, base::Device device,
-                            const Execution& execution) {
-  HALFBYTE_RETURN_IF_ERROR(check_workspace(execution));
-  float* amax = static_cast<float*>(execution.workspace);
-  HALFBYTE_RETURN_IF_ERROR(
-      cuda::silu_mul_rows(computed_first_pass(problem, amax), device, execution));
-  target.tensor_amax = amax;
-  return cuda::silu_mul_rows(problem, device, execution);
 }
 
 Status run_silu_mul_quantize(const SiluMulQuantizeArgs& args, const Execution& execution) {
   const base::IeeeFloatScope ieee;  // the checks compare floats too
   OverlapCheck overlap;
   const base::Device device = args.gate_up.device;
-  Result<SiluMulProblem> resolved = resolve_activation(args.gate_up, args.activation, overlap);
+  Result<SiluMulProblem> resolved = resolve_input(args.gate_up, args.activation, overlap);
   if (!resolved.ok()) return resolved.status();
   SiluMulProblem& problem = resolved.value();
   const Result<Choice> choice = choose_implementation(execution, device);
   if (!choice.ok()) return choice.status();
-  if (args.spec.scale_rule == ScaleRule::kTe) {
-    return invalid_argument("scale_rule", "kernel (te is for quantize alone)", "te");
-  }
-  HALFBYTE_RETURN_IF_ERROR(check_format(args.spec.format));
-  HALFBYTE_RETURN_IF_ERROR(
-      check_columns(problem.gate_up.columns, formats::block_elements(args.spec.format),
-                    " (" + std::string(formats::format_name(args.spec.format)) + " blocks)"));
-  Result<RowTarget> target = resolve_target(args.spec, args.given, args.out, problem.rows(),
-                                            problem.columns, device, overlap, args.groups);
+  Result<RowTarget> target =
+      resolve_silu_mul_target(columns_of(problem), problem.rows(), device, args.spec, args.given,
+                              args.out, args.groups, overlap);
   if (!target.ok()) return target.status();
   HALFBYTE_RETURN_IF_ERROR(overlap.result());
   problem.target = &target.value();
   const bool computed = args.spec.scale == ScaleMode::kComputed;
 
   if (choice.value().cuda) {
-    if (computed) return run_computed_on_cuda(problem, target.value(), device, execution);
-    return cuda::silu_mul_rows(problem, device, execution);
+    if (computed) HALFBYTE_RETURN_IF_ERROR(check_workspace(execution));
+    return cuda::silu_mul_quantize(problem, target.value(),
+                                   static_cast<float*>(execution.workspace), device, execution);
   }
-  const SiluMulKernel kernel = kernel_of(kImplementations, choice.value().cpu_level);
+  const SiluMulKernel kernel = silu_mul_kernel(choice.value().cpu_level);
   float amax = 0.0f;
   if (computed) {
     kernel(computed_first_pass(problem, &amax), execution.num_threads);
@@ -173,6 +150,55 @@ Status run_silu_mul_quantize(const SiluMulQuantizeArgs& args, const Execution& e
 }
 
 }  // namespace
+
+Status resolve_activation(const GateUpColumns& gate_up, const Activation& args,
+                          SiluMulProblem& problem) {
+  if (args.interleave != 0 && args.interleave != 1 && args.interleave != 8) {
+    return invalid_argument("interleave", "0 (halves), 1 or 8", std::to_string(args.interleave));
+  }
+  problem.interleave = args.interleave;
+  HALFBYTE_RETURN_IF_ERROR(check_columns(gate_up, 1, ""));
+  if (args.interleave == 8) {
+    HALFBYTE_RETURN_IF_ERROR(check_columns(gate_up, 8, " (interleave = 8)"));
+  }
+  problem.columns = gate_up.count / 2;
+  const Result<SiluMulRule> rule = resolve_rule(args);
+  if (!rule.ok()) return rule.status();
+  problem.rule = rule.value();
+  return {};
+}
+
+Status check_silu_mul_spec(const GateUpColumns& gate_up, const QuantizeSpec& spec) {
+  if (spec.scale_rule == ScaleRule::kTe) {
+    return invalid_argument("scale_rule", "kernel (te is for quantize alone)", "te");
+  }
+  HALFBYTE_RETURN_IF_ERROR(check_format(spec.format));
+  return check_columns(gate_up, formats::block_elements(spec.format),
+                       " (" + std::string(formats::format_name(spec.format)) + " blocks)");
+}
+
+Result<RowTarget> resolve_silu_mul_target(const GateUpColumns& gate_up, std::int64_t rows,
+                                          base::Device device, const QuantizeSpec& spec,
+                                          const GivenScale& given, const QuantizeOutputs& out,
+                                          const RowGroups& groups, OverlapCheck& overlap,
+                                          const char* scale_row_offsets) {
+  HALFBYTE_RETURN_IF_ERROR(check_silu_mul_spec(gate_up, spec));
+  return resolve_target(spec, given, out, rows, gate_up.count / 2, device, overlap, groups,
+                        scale_row_offsets);
+}
+
+SiluMulKernel silu_mul_kernel(CpuLevel level) { return kernel_of(kImplementations, level); }
+
+namespace cuda {
+Status silu_mul_quantize(const SiluMulProblem& problem, RowTarget& target, float* amax,
+                         base::Device device, const Execution& execution) {
+  if (target.mode == ScaleMode::kComputed) {
+    HALFBYTE_RETURN_IF_ERROR(silu_mul_rows(computed_first_pass(problem, amax), device, execution));
+    target.tensor_amax = amax;
+  }
+  return silu_mul_rows(problem, device, execution);
+}
+}  // namespace cuda
 
 Status silu_mul(const SiluMulArgs& args, const Execution& execution) {
   return base::in_operator("silu_mul", run_silu_mul(args, execution));

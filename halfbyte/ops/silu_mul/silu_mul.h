@@ -10,27 +10,14 @@
 // nothing is written.
 #pragma once
 
-#include <cstdint>
-#include <optional>
-
 #include "halfbyte/base/execution.h"
 #include "halfbyte/base/macros.h"
 #include "halfbyte/base/status.h"
 #include "halfbyte/base/tensor_view.h"
+#include "halfbyte/ops/common/activation.h"
 #include "halfbyte/ops/common/quantize_spec.h"
-#include "halfbyte/ops/common/rounding.h"
 
 namespace halfbyte::ops {
-
-// gpt-oss: interleave 1, clamp 7, alpha 1.702, up_bias 1.
-struct Activation {
-  std::int32_t interleave = 0;      // 0: gate, then up, in halves of the last dimension; 1 or 8: in
-                                    // groups of so many, gate group first (8 needs I % 8 == 0)
-  std::optional<float> clamp = {};  // finite, > 0: gate = min(gate, clamp), up in -clamp .. clamp
-  float alpha = 1.0f;               // finite
-  float up_bias = 0.0f;             // finite
-  Rounding rounding = Rounding::kFloat32;
-};
 
 struct SiluMulArgs {
   TensorView gate_up;  // fp32, fp16 or bf16 (T) [.., 2I], last dimension dense, any row stride

@@ -8,30 +8,16 @@ namespace {
 using base::Status;
 using c_abi::read_tensor;
 
-static_assert(static_cast<int>(Rounding::kFloat32) == HALFBYTE_ROUNDING_FLOAT32 &&
-              static_cast<int>(Rounding::kHuggingFace) == HALFBYTE_ROUNDING_HUGGINGFACE);
-
-Status convert_activation(const halfbyte_activation* from, Activation& to) {
-  halfbyte_activation activation{};
-  HALFBYTE_RETURN_IF_ERROR(c_abi::read_struct("activation", from, activation));
-  to.interleave = activation.interleave;
-  if (activation.clamp != 0.0f) to.clamp = activation.clamp;
-  to.alpha = activation.alpha;
-  to.up_bias = activation.up_bias;
-  return c_abi::read_enum("rounding", activation.rounding, 2, "0 (float32) or 1 (huggingface)",
-                          to.rounding);
-}
-
 Status convert_silu_mul(const halfbyte_silu_mul_args& from, SiluMulArgs& to) {
   HALFBYTE_RETURN_IF_ERROR(read_tensor("gate_up", from.gate_up, to.gate_up));
-  HALFBYTE_RETURN_IF_ERROR(convert_activation(from.activation, to.activation));
+  HALFBYTE_RETURN_IF_ERROR(c_abi::read_activation(from.activation, to.activation));
   return read_tensor("y", from.y, to.y);
 }
 
 Status convert_silu_mul_quantize(const halfbyte_silu_mul_quantize_args& from,
                                  SiluMulQuantizeArgs& to) {
   HALFBYTE_RETURN_IF_ERROR(read_tensor("gate_up", from.gate_up, to.gate_up));
-  HALFBYTE_RETURN_IF_ERROR(convert_activation(from.activation, to.activation));
+  HALFBYTE_RETURN_IF_ERROR(c_abi::read_activation(from.activation, to.activation));
   HALFBYTE_RETURN_IF_ERROR(c_abi::read_row_groups(from.groups, to.groups));
   return c_abi::read_quantization(from.spec, from.out, from.global_scale, from.decode_scale,
                                   to.spec, to.given, to.out);

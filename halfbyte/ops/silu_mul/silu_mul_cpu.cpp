@@ -170,6 +170,8 @@ void part(const void* context, std::int64_t begin, std::int64_t end, simd::Scrat
   const bool quantizes = problem.target != nullptr;
   const RowQuantizer quantizer(quantizes ? *problem.target : nothing);
   std::uint32_t most = 0;
+  begin += problem.first_row;
+  end += problem.first_row;
   visit_float(problem.gate_up.dtype, [&]<class T>(T) {
     for (std::int64_t row = begin; row < end; ++row) {
       if (row < problem.rows()) {
@@ -192,8 +194,7 @@ void part(const void* context, std::int64_t begin, std::int64_t end, simd::Scrat
 void silu_mul_rows(const SiluMulProblem& problem, int num_threads) {
   std::uint32_t most = 0;
   const Context context{problem, &most};
-  const std::int64_t rows =
-      problem.target != nullptr ? problem.target->padded_rows() : problem.rows();
+  const std::int64_t rows = problem.end_padded_row() - problem.first_row;
   const std::size_t scratch_bytes =
       problem.y ? 0 : static_cast<std::size_t>(problem.columns) * sizeof(float);
   simd::parallel_rows(rows, problem.columns, num_threads, scratch_bytes, part, &context);

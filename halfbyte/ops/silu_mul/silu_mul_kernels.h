@@ -22,7 +22,18 @@ struct SiluMulProblem {
   const formats::RowTarget* target = nullptr;  // quantize y
   float* amax = nullptr;                       // the tensor's amax of y (scale = computed)
 
-  std::int64_t rows() const { return gate_up.map.rows; }
+  // On the CPU a pass may take some of the rows: those from first_row on, row_count of them (-1:
+  // all that follow). The pass that takes the last one writes the rows of padding too.
+  std::int64_t first_row = 0, row_count = -1;
+
+  HALFBYTE_HD std::int64_t rows() const { return gate_up.map.rows; }
+  HALFBYTE_HD std::int64_t end_row() const {
+    return row_count < 0 ? rows() : first_row + row_count;
+  }
+  // The rows of y and of the scale arrays that this pass goes over.
+  HALFBYTE_HD std::int64_t end_padded_row() const {
+    return target != nullptr && end_row() == rows() ? target->padded_rows() : end_row();
+  }
 };
 
 // scale = computed needs the tensor's amax before it can quantize, so it goes over the rows twice.

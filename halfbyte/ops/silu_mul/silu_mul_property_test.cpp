@@ -2,6 +2,7 @@
 // reference, and touches nothing else; the fused operator gives the bits of the two in sequence.
 #include <gtest/gtest.h>
 
+#include "halfbyte/ops/common/testing_activation.h"
 #include "halfbyte/ops/common/testing_groups.h"
 #include "halfbyte/ops/quantize/quantize.h"
 #include "halfbyte/ops/silu_mul/silu_mul.h"
@@ -16,26 +17,6 @@ using testing::Case;
 using testing::Random;
 using testing::Shape;
 using testing::TensorSet;
-
-std::string describe(const Activation& activation) {
-  return "interleave " + std::to_string(activation.interleave) + ", clamp " +
-         (activation.clamp ? std::to_string(*activation.clamp) : "none") + ", alpha " +
-         std::to_string(activation.alpha) + ", up_bias " + std::to_string(activation.up_bias) +
-         (activation.rounding == Rounding::kHuggingFace ? ", huggingface" : "");
-}
-
-Activation random_activation(Random& random) {
-  Activation activation;
-  activation.interleave = random.pick({0, 0, 1, 8});
-  if (random.one_in(2)) activation.clamp = random.pick({7.0f, 7.0f, 1.0f, 1e-40f, 3e38f});
-  activation.alpha = random.pick({1.0f, 1.0f, 1.702f, -1.0f, 0.0f, 1e-40f, 3e38f, 0.3f});
-  activation.up_bias = random.pick({0.0f, 0.0f, -0.0f, 1.0f, 1.0f, -1.0f, 1e-40f, 3e38f});
-  activation.rounding = random.pick({Rounding::kFloat32, Rounding::kHuggingFace});
-  if (random.one_in(4)) {  // gpt-oss
-    activation = {.interleave = 1, .clamp = 7.0f, .alpha = 1.702f, .up_bias = 1.0f};
-  }
-  return activation;
-}
 
 // Columns of y; the shape of gate_up has twice as many.
 Shape random_y_shape(Random& random, const Activation& activation, std::int64_t multiple) {
@@ -56,7 +37,7 @@ void add_y(Random& random, const Shape& shape, TensorSet& set) {
 
 Case silu_mul_case(Random& random) {
   Case test;
-  const Activation activation = random_activation(random);
+  const Activation activation = testing::random_activation(random);
   const Shape shape = random_y_shape(random, activation, 1);
   if (random.one_in(8)) {  // gate_up and y are column slices of one buffer
     const DType dtype = testing::random_float_dtype(random);
@@ -72,7 +53,7 @@ Case silu_mul_case(Random& random) {
   test.operation = [activation](const TensorSet& set, const Execution& execution) {
     return silu_mul({set.view("gate_up"), activation, set.view("y")}, execution);
   };
-  test.text = "silu_mul " + describe(activation);
+  test.text = "silu_mul " + testing::describe(activation);
   return test;
 }
 
@@ -87,7 +68,7 @@ FusedCase fused_case(Random& random) {
   FusedCase fused;
   const Format format = random.pick({Format::kNvfp4, Format::kNvfp4, Format::kMxfp4, Format::kFp8});
   fused.spec = testing::random_spec(random, format, false);
-  fused.activation = random_activation(random);
+  fused.activation = testing::random_activation(random);
   fused.shape = random_y_shape(random, fused.activation, formats::block_elements(format));
   TensorSet& set = fused.test.tensors;
   add_gate_up(random, fused.shape, set);
@@ -103,8 +84,8 @@ FusedCase fused_case(Random& random) {
                               .groups = testing::row_groups(tensors)},
                              execution);
   };
-  fused.test.text =
-      "silu_mul_quantize " + describe(fused.activation) + "; " + testing::describe(fused.spec);
+  fused.test.text = "silu_mul_quantize " + testing::describe(fused.activation) + "; " +
+                    testing::describe(fused.spec);
   return fused;
 }
 

@@ -15,7 +15,7 @@ void silu_mul_rows(const SiluMulProblem& problem, int /*num_threads*/) {
   std::uint32_t most = 0;
 
   numerics::visit_float(problem.gate_up.dtype, [&]<class T>(T) {
-    for (std::int64_t row = 0; row < problem.rows(); ++row) {
+    for (std::int64_t row = problem.first_row; row < problem.end_row(); ++row) {
       const T* in = static_cast<const T*>(problem.gate_up.data) + problem.gate_up.map.offset(row);
       for (std::int64_t k = 0; k < columns; ++k) {
         const float gate = numerics::to_float(in[gate_column(k, problem.interleave)]);
@@ -32,7 +32,7 @@ void silu_mul_rows(const SiluMulProblem& problem, int /*num_threads*/) {
   });
   if (problem.amax != nullptr) *problem.amax = numerics::bits_float(most);
   if (problem.target != nullptr) {
-    for (std::int64_t row = 0; row < problem.target->padded_rows(); ++row) {
+    for (std::int64_t row = problem.first_row; row < problem.end_padded_row(); ++row) {
       problem.target->pad_row(row);
     }
   }
