@@ -98,11 +98,26 @@ DecodeShape choose_decode_shape(int rows, std::int64_t n, std::int64_t k,
 
 Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device) {
   if (problem.method != GemmMethod::kAuto && problem.method != GemmMethod::kExact &&
-      problem.method != GemmMethod::kDequantize) {
+      problem.method != GemmMethod::kTensorCore && problem.method != GemmMethod::kDequantize) {
     return base::unsupported(std::string("method: ") + method_name(problem.method) +
-                             " is not in this build; auto, exact and dequantize are");
+                             " is not in this build; auto, exact, tensor_core and dequantize are");
   }
   GemmPlan plan;
+  const bool tensor_core = problem.method == GemmMethod::kTensorCore;
+  if (tensor_core || (problem.method == GemmMethod::kAuto && problem.m >= kTensorCoreFromRows)) {
+    const char* no_plan = no_tensor_core(problem, device);
+    if (no_plan == nullptr) {
+      plan.tensor_core = plan_tensor_core(problem, device);
+      if (plan.tensor_core.tokens == 0) no_plan = "shared memory is too small";
+    }
+    if (no_plan == nullptr) {
+      plan.kind = GemmKernelKind::kTensorCore;
+      plan.why =
+          tensor_core ? "demanded" : std::to_string(kTensorCoreFromRows) + " rows of A or more";
+      return plan;
+    }
+    if (tensor_core) return base::unsupported(std::string("method: tensor_core: ") + no_plan);
+  }
   const bool to_fp16 = !problem.quantized && problem.x_dtype == base::DType::kF16;
   const char* no_dequantize = problem.groups != 0 ? "rows are in groups"
                               : problem.k == 0    ? "K is 0"
@@ -144,6 +159,8 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
 std::string to_string(const GemmPlan& plan) {
   if (plan.kind == GemmKernelKind::kAny) return "any: " + plan.why;
   if (plan.kind == GemmKernelKind::kDequantize) return "dequantize, cuBLASLt: " + plan.why;
+  if (plan.kind == GemmKernelKind::kTensorCore)
+    return to_string(plan.tensor_core) + ": " + plan.why;
   const DecodePlan& decode = plan.decode;
   const DecodeShape& shape = decode.shape;
   return "decode " + std::to_string(shape.tokens()) + " tokens, " + std::to_string(shape.slices()) +

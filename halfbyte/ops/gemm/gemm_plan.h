@@ -7,6 +7,7 @@
 
 #include "halfbyte/base/status.h"
 #include "halfbyte/ops/gemm/gemm_kernels.h"
+#include "halfbyte/ops/gemm/gemm_tensor_core_plan.h"
 
 namespace halfbyte::ops {
 
@@ -56,14 +57,17 @@ struct DecodePlan {
   int part_offset = 0, pend_offset = 0, raw_offset = 0, ring_offset = 0;
 };
 
-enum class GemmKernelKind { kDecode, kAny, kDequantize };
+enum class GemmKernelKind { kDecode, kAny, kDequantize, kTensorCore };
 
-// Rows of A from which kAuto takes the bounded way (docs/performance.md).
+// Rows of A from which kAuto takes a bounded way (docs/performance.md): the tensor-core kernel, or,
+// where that is impossible, cuBLASLt.
+inline constexpr std::int64_t kTensorCoreFromRows = 33;
 inline constexpr std::int64_t kDequantizeRows = 65;
 
 struct GemmPlan {
   GemmKernelKind kind = GemmKernelKind::kAny;
   DecodePlan decode;
+  TensorCorePlan tensor_core;
   int launches = 1;
   std::string why;
 };
