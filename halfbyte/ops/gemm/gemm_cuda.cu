@@ -1,6 +1,7 @@
 // From a problem to its kernel.
 #include "halfbyte/ops/gemm/gemm_cublaslt.h"
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
+#include "halfbyte/ops/gemm/gemm_cuda_tensor_core.h"
 #include "halfbyte/simt/launch.cuh"
 
 namespace halfbyte::ops::cuda {
@@ -33,6 +34,7 @@ base::Result<GemmPlan> plan_for(const GemmProblem& problem, base::Device device)
 base::Result<std::size_t> gemm_workspace_bytes(const GemmProblem& problem, base::Device device) {
   const base::Result<GemmPlan> plan = plan_for(problem, device);
   if (!plan.ok()) return plan.status();
+  if (plan.value().kind == GemmKernelKind::kTensorCore) return tensor_core_workspace_bytes(problem);
   return plan.value().kind == GemmKernelKind::kDequantize ? dequantize_workspace_bytes(problem)
                                                           : std::size_t{0};
 }
@@ -44,6 +46,9 @@ base::Status gemm(const GemmProblem& problem, base::Device device,
   const base::Result<GemmPlan> plan = plan_for(problem, device);
   if (!plan.ok()) return plan.status();
   switch (plan.value().kind) {
+    case GemmKernelKind::kTensorCore:
+      return launch_tensor_core(problem, plan.value().tensor_core, execution.stream,
+                                execution.workspace);
     case GemmKernelKind::kDequantize:
       return launch_dequantize(problem, execution.stream, execution.workspace);
     case GemmKernelKind::kDecode:

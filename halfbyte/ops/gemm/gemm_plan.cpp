@@ -105,6 +105,25 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
                              " is not in this build; auto, exact, tensor_core and dequantize are");
   }
   GemmPlan plan;
+  const bool tensor_core = problem.method == GemmMethod::kTensorCore;
+  const std::int64_t from = problem.quantized ? kTensorCoreFromRows : kTensorCoreFromRows16Bit;
+  // W4A16's stream kernel is one for tensor cores too, and the faster for few rows.
+  const bool few = !problem.quantized && problem.m < from && no_stream(problem, device) == nullptr;
+  if ((tensor_core && !few) || (problem.method == GemmMethod::kAuto && problem.m >= from)) {
+    const char* no_plan = no_tensor_core(problem, device);
+    if (no_plan == nullptr) {
+      plan.tensor_core = plan_tensor_core(problem, device);
+      if (plan.tensor_core.tokens == 0) no_plan = "shared memory is too small";
+    }
+    if (no_plan == nullptr) {
+      plan.kind = GemmKernelKind::kTensorCore;
+      plan.why = tensor_core ? "demanded" : std::to_string(from) + " rows of A or more";
+      return plan;
+    }
+    if (tensor_core && problem.quantized) {
+      return base::unsupported(std::string("method: tensor_core: ") + no_plan);
+    }
+  }
   const bool to_fp16 = !problem.quantized && problem.x_dtype == base::DType::kF16;
   const char* no_dequantize = problem.groups != 0 ? "rows are in groups"
                               : problem.k == 0    ? "K is 0"
@@ -166,6 +185,8 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
 std::string to_string(const GemmPlan& plan) {
   if (plan.kind == GemmKernelKind::kAny) return "any: " + plan.why;
   if (plan.kind == GemmKernelKind::kDequantize) return "dequantize, cuBLASLt: " + plan.why;
+  if (plan.kind == GemmKernelKind::kTensorCore)
+    return to_string(plan.tensor_core) + ": " + plan.why;
   if (plan.kind == GemmKernelKind::kStream) {
     const StreamPlan& stream = plan.stream;
     return "stream " + std::to_string(stream.chunk_rows) + " rows at a time, " +

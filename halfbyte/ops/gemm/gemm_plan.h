@@ -9,6 +9,7 @@
 #include "halfbyte/ops/gemm/gemm_device.h"
 #include "halfbyte/ops/gemm/gemm_kernels.h"
 #include "halfbyte/ops/gemm/gemm_stream_plan.h"
+#include "halfbyte/ops/gemm/gemm_tensor_core_plan.h"
 
 namespace halfbyte::ops {
 
@@ -51,9 +52,11 @@ struct DecodePlan {
   int part_offset = 0, pend_offset = 0, raw_offset = 0, ring_offset = 0;
 };
 
-enum class GemmKernelKind { kDecode, kStream, kAny, kDequantize };
+enum class GemmKernelKind { kDecode, kStream, kAny, kDequantize, kTensorCore };
 
-// Rows of A from which kAuto takes the bounded way (docs/performance.md).
+// Rows of A from which kAuto takes a bounded way (docs/performance.md): the tensor-core kernel, or,
+// where that is impossible, cuBLASLt. W4A16 is bounded in any case.
+inline constexpr std::int64_t kTensorCoreFromRows = 33, kTensorCoreFromRows16Bit = 17;
 inline constexpr std::int64_t kDequantizeRows = 65;
 // Rows of A up to which the stream kernel is the faster one where both can compute a product.
 inline constexpr std::int64_t kStreamRows = 4;
@@ -62,6 +65,7 @@ struct GemmPlan {
   GemmKernelKind kind = GemmKernelKind::kAny;
   DecodePlan decode;
   StreamPlan stream;
+  TensorCorePlan tensor_core;
   int launches = 1;  // of decode
   std::string why;
 };

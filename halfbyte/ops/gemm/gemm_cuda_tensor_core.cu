@@ -1,0 +1,146 @@
+// Launches of the tensor-core kernel: A as fp16 or bf16 rows, tensor maps, the kernel.
+#include <algorithm>
+
+#include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
+#include "halfbyte/ops/gemm/gemm_cuda_tensor_core.cuh"
+#include "halfbyte/ops/gemm/gemm_cuda_tensor_core.h"
+#include "halfbyte/simt/launch.cuh"
+
+namespace halfbyte::ops::cuda {
+namespace {
+
+using Kernel = void (*)(TensorCoreArgs, CUtensorMap, CUtensorMap);
+
+template <TensorCoreKind kKind>
+Kernel kernel_of(int tokens) {
+  switch (tokens) {
+    case 16:
+      return tensor_core_kernel<kKind, 16>;
+    case 32:
+      return tensor_core_kernel<kKind, 32>;
+    case 64:
+      return tensor_core_kernel<kKind, 64>;
+    default:
+      return tensor_core_kernel<kKind, 128>;
+  }
+}
+Kernel kernel_of(TensorCoreKind kind, int tokens) {
+  return kind == TensorCoreKind::kFp16   ? kernel_of<TensorCoreKind::kFp16>(tokens)
+         : kind == TensorCoreKind::kBf16 ? kernel_of<TensorCoreKind::kBf16>(tokens)
+                                         : kernel_of<TensorCoreKind::kMxfp4>(tokens);
+}
+
+using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
+                            const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
+                            CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
+                            CUtensorMapFloatOOBfill);
+
+// The driver's, found at run time: nothing links to it.
+base::Result<Encode> encode_function() {
+  void* found = nullptr;
+  cudaDriverEntryPointQueryResult result{};
+  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
+                                                             12000, cudaEnableDefault, &result);
+  HALFBYTE_RETURN_IF_ERROR(simt::cuda_status("cuTensorMapEncodeTiled", error));
+  if (result != cudaDriverEntryPointSuccess || found == nullptr)
+    return base::unsupported("gemm: the driver has no cuTensorMapEncodeTiled");
+  return reinterpret_cast<Encode>(found);
+}
+
+// Of a matrix of `rows` rows of `columns` elements, `stride` bytes apart; what a box has beyond it
+// is zero.
+base::Result<CUtensorMap> tensor_map(const void* data, CUtensorMapDataType type,
+                                     std::int64_t columns, std::int64_t rows, std::int64_t stride,
+                                     int box_columns, int box_rows, CUtensorMapSwizzle swizzle) {
+  static const base::Result<Encode> encode = encode_function();
+  if (!encode.ok()) return encode.status();
+  CUtensorMap map{};
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(stride)};
+  const cuuint32_t box[] = {static_cast<cuuint32_t>(box_columns),
+                            static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t steps[] = {1, 1};
+  const CUresult result =
+      encode.value()(&map, type, 2, const_cast<void*>(data), sizes, strides, box, steps,
+                     CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                     CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result == CUDA_SUCCESS) return map;
+  return base::Status(base::StatusCode::kCuda, "gemm: cuTensorMapEncodeTiled: error " +
+                                                   std::to_string(static_cast<int>(result)));
+}
+
+}  // namespace
+
+base::Status launch_tensor_core(const GemmProblem& problem, const TensorCorePlan& plan,
+                                void* stream, void* workspace) {
+  const TensorCoreKind kind = tensor_core_kind(problem);
+  const bool in_place = tensor_core_reads_in_place(problem);
+  if (!in_place) HALFBYTE_RETURN_IF_ERROR(launch_tensor_core_rows(problem, stream, workspace));
+  const auto a_type = kind == TensorCoreKind::kFp16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                    : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+  const base::Result<CUtensorMap> a_map =
+      tensor_map(in_place ? problem.x : workspace, a_type, problem.k, problem.m,
+                 (in_place && problem.m > 1 ? problem.x_rows.inner_stride : problem.k) * 2, 64,
+                 plan.tokens, CU_TENSOR_MAP_SWIZZLE_128B);
+  if (!a_map.ok()) return a_map.status();
+  const std::int64_t row_bytes = std::int64_t{plan.slices} * unit_bytes(problem.format);
+  const base::Result<CUtensorMap> b_map =
+      tensor_map(problem.b_prepared, CU_TENSOR_MAP_DATA_TYPE_INT64, row_bytes / 8,
+                 (problem.n + kTileRows - 1) / kTileRows, row_bytes, unit_bytes(problem.format) / 8,
+                 kTensorCoreWarps, CU_TENSOR_MAP_SWIZZLE_NONE);
+  if (!b_map.ok()) return b_map.status();
+
+  TensorCoreArgs args;
+  args.plan = plan;
+  args.factor = tensor_core_factor(problem);
+  args.programmatic = !in_place;
+  if (problem.quantized) {
+    args.a_scale = problem.a_scale;
+    if (problem.a_scale.stride != 0) args.a_decodes = tensor_core_decodes(problem, workspace);
+  }
+  args.b_scale = problem.b_scale;
+  args.bias = problem.bias;
+  args.bias_dtype = problem.bias_dtype;
+  args.c = problem.c;
+  args.c_dtype = problem.c_dtype;
+  args.c_rows = problem.c_rows;
+  const bool even = problem.c_rows.inner_rows == problem.c_rows.rows;
+  args.c_inner_rows = even ? 0 : static_cast<int>(problem.c_rows.inner_rows);
+  const auto aligned = [&](int elements) {
+    return reinterpret_cast<std::uintptr_t>(problem.c) % (2u * static_cast<unsigned>(elements)) ==
+               0 &&
+           problem.c_rows.inner_stride % elements == 0 &&
+           (even || problem.c_rows.outer_stride % elements == 0);
+  };
+  args.pairs = aligned(2);
+  args.lines = aligned(8) && problem.c_dtype != base::DType::kF32;
+  args.m = static_cast<int>(problem.m);
+  args.n = static_cast<int>(problem.n);
+
+  const Kernel kernel = kernel_of(kind, plan.tokens);
+  HALFBYTE_RETURN_IF_ERROR(simt::cuda_status(
+      "gemm", cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   plan.shared_bytes)));
+  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(plan.blocks));
+  config.blockDim = dim3(kTensorCoreThreads);
+  config.dynamicSmemBytes = static_cast<std::size_t>(plan.shared_bytes);
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = attributes;
+  if (plan.split > 1) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+    attributes[config.numAttrs].val.clusterDim = {static_cast<unsigned>(plan.split), 1, 1};
+    ++config.numAttrs;
+  }
+  if (args.programmatic) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[config.numAttrs].val.programmaticStreamSerializationAllowed = 1;
+    ++config.numAttrs;
+  }
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, args, a_map.value(), b_map.value());
+  if (error != cudaSuccess) (void)cudaGetLastError();
+  return simt::cuda_status("gemm", error);
+}
+
+}  // namespace halfbyte::ops::cuda

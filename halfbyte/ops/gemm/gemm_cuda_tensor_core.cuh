@@ -1,0 +1,256 @@
+// Products on warpgroup tensor cores (wgmma, sm_90a). Weights are dequantized on the way, from
+// prepared units in shared memory to the registers that are the product's 64-row operand; A lies in
+// shared memory as fp16 or bf16. A block: kTensorCoreRows rows of N by kTokens rows of A; one
+// thread keeps a ring of slices of K filled by tensor copies, sixteen warps multiply. The blocks of
+// a cluster divide K.
+#pragma once
+
+#include <cuda.h>
+
+#include "halfbyte/ops/gemm/gemm_cuda_bulk.cuh"
+#include "halfbyte/ops/gemm/gemm_cuda_tensor_core_parts.cuh"
+#include "halfbyte/ops/gemm/gemm_cuda_wgmma.cuh"
+
+namespace halfbyte::ops::cuda {
+
+inline constexpr int kTensorCoreThreads = (kTensorCoreWarps + 4) * 32;
+
+// What is known of a kernel when it is compiled.
+template <TensorCoreKind kOfKind, int kOfTokens>
+struct TensorCoreShape {
+  static constexpr TensorCoreKind kKind = kOfKind;
+  static constexpr int kTokens = kOfTokens;
+  static constexpr bool kBf16 = kKind != TensorCoreKind::kFp16;
+  static constexpr int kUnit = tensor_core_unit_bytes(kKind);
+  static constexpr int kBoxBytes = kTokens * 128;  // of A: 64 columns
+  static constexpr int kStageBytes = 2 * kBoxBytes + kTensorCoreWarps * kUnit;
+  // Groups of kGroup products of 16 columns; while one is made, the one before is under way.
+  static constexpr int kGroup = kTokens == 128 ? 2 : 4, kParts = 8 / kGroup;
+  static constexpr bool kKeeps = kTokens != 128;  // registers suffice for what could be made anew
+};
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+// Where the tiles and slices of a block are. Tiles in an order in which those that run together
+// share rows of A and of B.
+struct TensorCoreWalk {
+  int tile, step, first, last;  // slices first to last - 1
+
+  __device__ explicit TensorCoreWalk(const TensorCorePlan& plan) {
+    const int split = plan.split, rank = static_cast<int>(blockIdx.x) % split;
+    tile = static_cast<int>(blockIdx.x) / split;
+    step = static_cast<int>(gridDim.x) / split;
+    first = static_cast<int>(std::int64_t{plan.slices} * rank / split);
+    last = static_cast<int>(std::int64_t{plan.slices} * (rank + 1) / split);
+  }
+  __device__ static int2 place(const TensorCorePlan& plan, int tile) {  // x: of M, y: of N
+    const int group_tiles = plan.group_m * plan.tiles_n, group = tile / group_tiles;
+    const int in = tile - group * group_tiles, from = group * plan.group_m;
+    const int width = min(plan.group_m, plan.tiles_m - from);
+    return make_int2(from + in % width, in / width);
+  }
+};
+
+struct TensorCoreShared {
+  std::uint32_t ring, staged, full, free, summed;
+};
+
+template <class Shape>
+__device__ __forceinline__ void load_slices(const TensorCoreArgs& args, const CUtensorMap& a_map,
+                                            const CUtensorMap& b_map, const TensorCoreShared& at) {
+  constexpr int kUnit = Shape::kUnit, kBoxBytes = Shape::kBoxBytes, kTokens = Shape::kTokens;
+  const TensorCorePlan& plan = args.plan;
+  TensorCoreWalk walk(plan);
+  const int tiles = plan.tiles_m * plan.tiles_n;
+  const auto load_b = [&](int stage, int slice, int tile_n) {
+    const std::uint32_t bar = at.full + stage * 8;
+    barrier_expect(bar, Shape::kStageBytes);
+    tensor_load(at.ring + stage * Shape::kStageBytes + 2 * kBoxBytes, b_map, slice * (kUnit / 8),
+                tile_n * kTensorCoreWarps, bar);
+  };
+  const auto load_a = [&](int stage, int slice, int tile_m) {
+    const std::uint32_t bar = at.full + stage * 8, to = at.ring + stage * Shape::kStageBytes;
+    tensor_load(to, a_map, slice * kUnitColumns, tile_m * kTokens, bar);
+    tensor_load(to + kBoxBytes, a_map, slice * kUnitColumns + 64, tile_m * kTokens, bar);
+  };
+  prefetch_map(a_map);
+  prefetch_map(b_map);
+  int early = 0;
+  if (args.programmatic) {     // the weights do not depend on the kernel before, A does
+    constexpr int kEarly = 2;  // what is asked for later waits behind them
+    early = min(min(plan.stages, kEarly), walk.last - walk.first);
+    const int2 place = TensorCoreWalk::place(plan, walk.tile);
+    for (int i = 0; i < early; ++i) load_b(i, walk.first + i, place.y);
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+  }
+  int stage = 0;
+  std::uint32_t parity = 1;
+  for (; walk.tile < tiles; walk.tile += walk.step) {
+    const int2 place = TensorCoreWalk::place(plan, walk.tile);
+    for (int slice = walk.first; slice < walk.last; ++slice) {
+      if (early > 0) {
+        --early;
+      } else {
+        barrier_wait(at.free + stage * 8, parity);
+        load_b(stage, slice, place.y);
+      }
+      load_a(stage, slice, place.x);
+      if (++stage == plan.stages) stage = 0, parity ^= 1;
+    }
+  }
+}
+
+// One tile a block. Tokens 8 i to 8 i + 7 are block i % split's: it gets all sums of them, into its
+// ring, and adds them up by rank.
+template <class Shape, class FourSums>
+__device__ __forceinline__ void add_cluster(const TensorCoreArgs& args, const TensorCoreShared& at,
+                                            const TensorCoreOutput& output,
+                                            const FourSums& four_sums) {
+  constexpr int kStride = kTensorCoreWarps * 512;
+  // Not known before: nothing of this is made ahead of the slices.
+  const int split = static_cast<int>(kept<true>(static_cast<std::uint32_t>(args.plan.split)));
+  const int rank = static_cast<int>(blockIdx.x) % split;
+  const std::uint32_t mine = at.ring + threadIdx.x * 16;
+  cluster_sync();  // no ring is in use any more
+  int owner = 0;
+  std::uint32_t place = mine + rank * kStride;
+#pragma unroll
+  for (int i = 0; i < Shape::kTokens / 8; ++i) {
+    store_cluster16(place, owner, four_sums(i), at.summed);
+    if (++owner == split) owner = 0, place += split * kStride;
+  }
+  cluster_barrier_wait(at.summed, 0);
+  place = mine;
+#pragma unroll 1
+  for (int i = rank; i < Shape::kTokens / 8; i += split) {
+    float4 sum = load_sums(place);
+#pragma unroll 1
+    for (int r = 1; r < split; ++r) {
+      const float4 part = load_sums(place + r * kStride);
+      sum.x = __fadd_rn(sum.x, part.x), sum.y = __fadd_rn(sum.y, part.y);
+      sum.z = __fadd_rn(sum.z, part.z), sum.w = __fadd_rn(sum.w, part.w);
+    }
+    place += split * kStride;
+    output.put(args, i, sum);
+  }
+}
+
+template <class Shape>
+__device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
+                                                const TensorCoreShared& at) {
+  constexpr TensorCoreKind kKind = Shape::kKind;
+  constexpr int kTokens = Shape::kTokens, kBoxBytes = Shape::kBoxBytes, kGroup = Shape::kGroup;
+  const TensorCorePlan& plan = args.plan;
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  TensorCoreWalk walk(plan);
+  const int tiles = plan.tiles_m * plan.tiles_n;
+  TensorCoreOutput output(lane);
+  if constexpr (Shape::kKeeps) output.load_scales(args);
+  float sums[kTokens / 2] = {};
+  std::uint32_t weights[2][kGroup][4];
+  const auto four_sums = [&](int i) {  // of tokens 8 i to 8 i + 7
+    return make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
+  };
+  const auto release_before = [&](int stage) {
+    if (lane == 0) barrier_arrive(at.free + (stage == 0 ? plan.stages - 1 : stage - 1) * 8);
+  };
+  // In the first stage.
+  const std::uint32_t unit = at.ring + 2 * kBoxBytes + warp * Shape::kUnit;
+  const std::uint32_t lane_codes = kept<Shape::kKeeps>(unit + lane * 16);
+  const std::uint32_t lane_scales =
+      kept<Shape::kKeeps>(UnitScales<kKind, Shape::kKeeps>::place(unit + kUnitCodeBytes, lane));
+  const std::uint32_t first_tile = tile_descriptor_low(at.ring);
+  int stage = 0;
+  std::uint32_t parity = 0;
+  for (; walk.tile < tiles; walk.tile += walk.step) {
+#pragma unroll 1
+    for (int left = walk.last - walk.first; left > 0; --left) {
+      const bool later = left != walk.last - walk.first;
+      const std::uint32_t tile = first_tile + stage * (Shape::kStageBytes / 16);
+      const std::uint32_t codes_at = lane_codes + stage * Shape::kStageBytes;
+      barrier_wait(at.full + stage * 8, parity);
+      const UnitScales<kKind, Shape::kKeeps> scales(lane_scales + stage * Shape::kStageBytes);
+      uint4 codes;
+#pragma unroll
+      for (int part = 0; part < Shape::kParts; ++part) {
+        std::uint32_t(&a)[kGroup][4] = weights[part % 2];
+#pragma unroll
+        for (int x = 0; x < kGroup; x += 2) {  // 32 columns
+          const int pair = part * (kGroup / 2) + x / 2;
+          if (pair % 2 == 0) codes = load_shared16(codes_at + pair / 2 * 512);
+          if (x == 0) {
+            wgmma_wait<1>();  // these registers are no longer read
+            if (part == 1 && later) release_before(stage);
+          }
+          std::uint32_t even, odd;
+          scales.pair(pair, even, odd);
+          dequantize<kKind>(pair % 2 == 0 ? codes.x : codes.z, even, a[x]);
+          dequantize<kKind>(pair % 2 == 0 ? codes.y : codes.w, odd, a[x + 1]);
+        }
+        wgmma_fence();
+#pragma unroll
+        for (int x = 0; x < kGroup; ++x) {
+          const int block = part * kGroup + x;
+          wgmma<kTokens, Shape::kBf16>(
+              sums, a[x], tile_descriptor(tile + block / 4 * (kBoxBytes / 16) + block % 4 * 2),
+              block != 0 || later);
+        }
+        wgmma_commit();
+      }
+      if (++stage == plan.stages) stage = 0, parity ^= 1;
+    }
+    const int2 place = TensorCoreWalk::place(plan, walk.tile);
+    if constexpr (!Shape::kKeeps) output.load_scales(args);
+    output.start(args, place.x * kTokens, place.y * kTensorCoreRows + warp * kTileRows);
+    wgmma_wait<0>();
+    release_before(stage);
+    if (plan.split > 1) {
+      add_cluster<Shape>(args, at, output, four_sums);
+    } else if (args.lines && (place.y + 1) * kTensorCoreRows <= args.n) {
+      output.put_staged<kTokens>(args, four_sums, at.staged + warp / 4 * kTensorCoreStagedBytes);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kTokens / 8; ++i) output.put(args, i, four_sums(i));
+    }
+  }
+}
+
+#endif  // __CUDA_ARCH_FEAT_SM90_ALL
+
+template <TensorCoreKind kKind, int kTokens>
+__global__ void __launch_bounds__(kTensorCoreThreads, 1)
+    tensor_core_kernel(const __grid_constant__ TensorCoreArgs args,
+                       const __grid_constant__ CUtensorMap a_map,
+                       const __grid_constant__ CUtensorMap b_map) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  using Shape = TensorCoreShape<kKind, kTokens>;
+  extern __shared__ __align__(1024) std::uint8_t shared[];
+  TensorCoreShared at{};
+  at.ring = (smem_address(shared) + kTensorCoreAlign - 1) / kTensorCoreAlign * kTensorCoreAlign;
+  at.staged = at.ring + args.plan.stages * Shape::kStageBytes;
+  at.full = at.staged + kTensorCoreWarps / 4 * kTensorCoreStagedBytes;
+  at.free = at.full + kTensorCoreMaxStages * 8;
+  at.summed = at.free + kTensorCoreMaxStages * 8;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < args.plan.stages; ++i) {
+      barrier_init(at.full + i * 8, 1);
+      barrier_init(at.free + i * 8, kTensorCoreWarps);
+    }
+    barrier_init(at.summed, 1);
+    fence_async_proxy();
+    const int split = args.plan.split, rank = static_cast<int>(blockIdx.x) % split;
+    const int own = (kTokens / 8 - rank + split - 1) / split;
+    barrier_expect(at.summed, static_cast<std::uint32_t>(own * split * kTensorCoreWarps * 512));
+  }
+  __syncthreads();
+  if (threadIdx.x >= kTensorCoreWarps * 32) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
+    if (threadIdx.x == kTensorCoreWarps * 32) load_slices<Shape>(args, a_map, b_map, at);
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 112;");
+    multiply_slices<Shape>(args, at);
+  }
+#endif
+}
+
+}  // namespace halfbyte::ops::cuda

@@ -1,0 +1,358 @@
+// Pieces of the tensor-core kernel (gemm_cuda_tensor_core.cuh): tensor copies, dequantization in
+// registers, exchange within a cluster, outputs.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include "halfbyte/numerics/half_types.h"
+#include "halfbyte/ops/gemm/gemm_cuda_bulk.cuh"
+#include "halfbyte/ops/gemm/gemm_kernels.h"
+#include "halfbyte/ops/gemm/gemm_tensor_core_plan.h"
+
+namespace halfbyte::ops::cuda {
+
+struct TensorCoreArgs {
+  TensorCorePlan plan;
+  float factor = 1.0f;  // a power of two: what the operands are scaled by, undone with a's scale
+  bool programmatic = false;
+  ScaleValue a_scale, b_scale;
+  const float* a_decodes = nullptr;  // one a row, times the factor; nullptr: a_scale's one
+  const void* bias = nullptr;
+  base::DType bias_dtype = base::DType::kF32;
+  void* c = nullptr;
+  base::DType c_dtype = base::DType::kF32;
+  base::RowMap c_rows;
+  int c_inner_rows = 0;  // 0: evenly spaced
+  bool pairs = false;    // two 16-bit elements of C can be stored as one word
+  bool lines = false;    // eight
+  int m = 0, n = 0;
+};
+
+HALFBYTE_HD constexpr int tensor_core_unit_bytes(TensorCoreKind kind) {
+  return unit_bytes(kind == TensorCoreKind::kMxfp4 ? Format::kMxfp4 : Format::kNvfp4);
+}
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+__device__ __forceinline__ void tensor_load(std::uint32_t to, const CUtensorMap& map, int x, int y,
+                                            std::uint32_t bar) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
+      "[%1, {%2, %3}], [%4];" ::"r"(to),
+      "l"(&map), "r"(x), "r"(y), "r"(bar)
+      : "memory");
+}
+__device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+// What the compiler is not to make anew where it is used.
+template <bool kKeeps>
+__device__ __forceinline__ std::uint32_t kept(std::uint32_t value) {
+  if constexpr (kKeeps) asm volatile("" : "+r"(value));
+  return value;
+}
+// To the block `rank` of the cluster, where the address and the barrier are the same as here; it
+// counts the bytes.
+__device__ __forceinline__ void store_cluster16(std::uint32_t at, int rank, float4 v,
+                                                std::uint32_t bar) {
+  asm volatile(
+      "{\n.reg .b32 there, counter;\nmapa.shared::cluster.u32 there, %0, %2;\n"
+      "mapa.shared::cluster.u32 counter, %1, %2;\n"
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [there], {%3,%4,%5,%6}, "
+      "[counter];\n}" ::"r"(at),
+      "r"(bar), "r"(rank), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+      : "memory");
+}
+// What other blocks of the cluster stored is there.
+__device__ __forceinline__ void cluster_barrier_wait(std::uint32_t bar, std::uint32_t parity) {
+  asm volatile(
+      "{\n.reg .pred p;\nwait_%=:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n"
+      "@!p bra wait_%=;\n}" ::"r"(bar),
+      "r"(parity)
+      : "memory");
+}
+__device__ __forceinline__ std::uint32_t load_shared4(std::uint32_t at) {
+  std::uint32_t v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at));
+  return v;
+}
+__device__ __forceinline__ std::uint32_t load_shared1(std::uint32_t at) {
+  std::uint32_t v;
+  asm volatile("ld.shared.u8 %0, [%1];" : "=r"(v) : "r"(at));
+  return v;
+}
+__device__ __forceinline__ float4 load_sums(std::uint32_t at) {
+  float4 v;
+  asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(at));
+  return v;
+}
+// Of the cluster's threads that have not ended; orders no memory but that of the tensor cores,
+// which have been waited for.
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
+                   : "memory");
+}
+__device__ __forceinline__ void warpgroup_sync(int which) {
+  asm volatile("bar.sync %0, 128;" ::"r"(which + 2) : "memory");
+}
+
+template <bool kBf16>
+__device__ __forceinline__ std::uint32_t times(std::uint32_t a, std::uint32_t b) {
+  std::uint32_t r;
+  if constexpr (kBf16) {
+    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  } else {
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  }
+  return r;
+}
+// Its low, its high half twice.
+__device__ __forceinline__ std::uint32_t twice_low(std::uint32_t pair) {
+  std::uint32_t r;
+  asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %1;\nmov.b32 %0, {l, l};\n}" : "=r"(r) : "r"(pair));
+  return r;
+}
+__device__ __forceinline__ std::uint32_t twice_high(std::uint32_t pair) {
+  std::uint32_t r;
+  asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %1;\nmov.b32 %0, {h, h};\n}" : "=r"(r) : "r"(pair));
+  return r;
+}
+
+// (a ^ b) & mask, in one instruction.
+__device__ __forceinline__ std::uint32_t tensor_xor_and(std::uint32_t a, std::uint32_t b,
+                                                        std::uint32_t mask) {
+  std::uint32_t r;
+  asm("lop3.b32 %0, %1, %2, %3, 0x28;" : "=r"(r) : "r"(a), "r"(b), "r"(mask));
+  return r;
+}
+
+// The scales of a lane's rows g and g + 8 in a unit. pair(p): of the 32 columns p, the first and
+// the second 16; row g in the low half, g + 8 in the high one.
+// Loaded at once, or, where registers are few, word by word.
+template <TensorCoreKind kKind, bool kAtOnce>
+struct UnitScales {
+  std::uint32_t from;
+  uint4 words;
+
+  __device__ __forceinline__ static std::uint32_t place(std::uint32_t scales, int lane) {
+    return scales + lane / 4 * (kKind == TensorCoreKind::kMxfp4 ? 8 : 16);
+  }
+  __device__ __forceinline__ explicit UnitScales(std::uint32_t at) : from(at) {
+    if constexpr (kAtOnce && kKind == TensorCoreKind::kMxfp4) {
+      const uint2 v = load_shared8(at);
+      words = make_uint4(v.x, v.y, 0, 0);
+    } else if constexpr (kAtOnce) {
+      words = load_shared16(at);
+    }
+  }
+  __device__ __forceinline__ std::uint32_t word(int p) const {
+    if constexpr (kAtOnce) {
+      return p == 0 ? words.x : p == 1 ? words.y : p == 2 ? words.z : words.w;
+    } else {
+      return load_shared4(from + p * 4);
+    }
+  }
+  __device__ __forceinline__ void pair(int p, std::uint32_t& even, std::uint32_t& odd) const {
+    if constexpr (kKind == TensorCoreKind::kMxfp4) {
+      // bf16 of 2^(e + 126 - 64) is (byte + 62) << 7; from 2^66 on, NaN included, not finite.
+      std::uint32_t two;
+      if constexpr (kAtOnce) {
+        two = __byte_perm(words.x, words.y, p | (p + 4) << 8) & 0x00FF00FFu;
+      } else {
+        two = load_shared1(from + p) | load_shared1(from + 4 + p) << 16;
+      }
+      even = odd = __vminu2(two * 128 + 0x1F001F00u, 0x7FFF7FFFu);
+    } else {
+      const std::uint32_t word = this->word(p);
+      if constexpr (kKind == TensorCoreKind::kFp16) {  // fp16 of S * 2^7
+        even = word & 0x7F807F80u;
+        odd = __funnelshift_r(word, word, 8) & 0x7F807F80u;
+      } else {  // these bits are bf16 of S * 2^-105, then S * 2^119
+        constexpr std::uint32_t kTwoTo112 = 0x77807780u;
+        even = word >> 3 & 0x0FF00FF0u;
+        odd = __funnelshift_r(word, word, 11) & 0x0FF00FF0u;
+        even = times<true>(times<true>(even, kTwoTo112), kTwoTo112);
+        odd = times<true>(times<true>(odd, kTwoTo112), kTwoTo112);
+      }
+    }
+  }
+};
+
+// A word of eight codes to the four registers of 16 columns: rows g and g + 8 of the low columns,
+// then of the high ones.
+template <TensorCoreKind kKind>
+__device__ __forceinline__ void dequantize(std::uint32_t word, std::uint32_t scales,
+                                           std::uint32_t (&to)[4]) {
+  const std::uint32_t low = twice_low(scales), high = twice_high(scales);
+  const std::uint32_t right = word >> 3, left = word << 7;
+  constexpr std::uint32_t kHigh = 0x8E008E00u, kLow = 0x008E008Eu;
+  const std::uint32_t third = tensor_xor_and(right, left, kHigh);
+  const std::uint32_t fourth = tensor_xor_and(right, left, kLow);
+  if constexpr (kKind == TensorCoreKind::kFp16) {  // e2m1 * 2^-14
+    to[0] = times<false>(word & kHigh, low);
+    to[1] = times<false>((word & kLow) << 8, high);
+    to[2] = times<false>(third, low);
+    to[3] = times<false>(fourth << 8, high);
+  } else {  // e2m1 * 2^-126: the sign stays or moves 8 up, the magnitude 3 down or 5 up
+    constexpr std::uint32_t kSigns = 0x80008000u, kRest = 0x01C001C0u, kBoth = 0x0120u;
+    to[0] = times<true>((word & kSigns) | (right & kRest), low);
+    to[1] = times<true>((word & kLow) * kBoth & (kSigns | kRest), high);
+    to[2] = times<true>((third | third >> 3) & (kSigns | kRest), low);
+    to[3] = times<true>(fourth * kBoth & (kSigns | kRest), high);
+  }
+}
+
+__device__ __forceinline__ float element(const void* data, base::DType dtype, std::int64_t index) {
+  if (dtype == base::DType::kBF16)
+    return numerics::to_float(static_cast<const numerics::Bf16*>(data)[index]);
+  if (dtype == base::DType::kF16)
+    return numerics::to_float(static_cast<const numerics::Fp16*>(data)[index]);
+  return static_cast<const float*>(data)[index];
+}
+
+// Where it stands: the compiler gathers loads of a whole tile otherwise, and spills.
+__device__ __forceinline__ float load_in_order(const float* from) {
+  float v;
+  asm volatile("ld.global.f32 %0, [%1];" : "=f"(v) : "l"(from) : "memory");
+  return v;
+}
+
+// A warp's 16 rows of N of a tile: sums to C.
+struct TensorCoreOutput {
+  int m = 0, n = 0, lane;  // the tile's first token, the warp's first row
+  float a_decode, b_decode, bias[2];
+
+  __device__ __forceinline__ explicit TensorCoreOutput(int of) : lane(of) {}
+  // What no tile depends on.
+  __device__ __forceinline__ void load_scales(const TensorCoreArgs& args) {
+    a_decode = args.a_decodes == nullptr ? __fmul_rn(args.a_scale.decode(0), args.factor) : 1.0f;
+    b_decode = args.b_scale.decode(0);
+  }
+  __device__ __forceinline__ void start(const TensorCoreArgs& args, int first_m, int first_n) {
+    m = first_m, n = first_n;
+#pragma unroll
+    for (int up = 0; up < 2; ++up) {
+      const int row = n + lane / 4 + 8 * up;
+      bias[up] =
+          args.bias != nullptr && row < args.n ? element(args.bias, args.bias_dtype, row) : 0.0f;
+    }
+  }
+  __device__ __forceinline__ float finish(const TensorCoreArgs& args, float sum, float decode,
+                                          int up) const {
+    const float v = __fmul_rn(__fmul_rn(sum, decode), b_decode);
+    return args.bias != nullptr ? __fadd_rn(v, bias[up]) : v;
+  }
+  __device__ __forceinline__ static std::int64_t offset(const TensorCoreArgs& args, int row) {
+    if (args.c_inner_rows == 0) return row * args.c_rows.inner_stride;
+    const unsigned outer = static_cast<unsigned>(row) / static_cast<unsigned>(args.c_inner_rows);
+    return outer * args.c_rows.outer_stride +
+           (row - static_cast<int>(outer) * args.c_inner_rows) * args.c_rows.inner_stride;
+  }
+  // Tokens 8 i to 8 i + 7: sums of (row g, tokens 2t and 2t + 1), then of row g + 8.
+  __device__ __forceinline__ void finish4(const TensorCoreArgs& args, int i, float4 sum,
+                                          float (&v)[4]) const {
+    float first = a_decode, second = a_decode;
+    if (args.a_decodes != nullptr) {
+      const int token = m + 8 * i + 2 * (lane % 4);
+      first = load_in_order(args.a_decodes + min(token, args.m - 1));
+      second = load_in_order(args.a_decodes + min(token + 1, args.m - 1));
+    }
+    v[0] = finish(args, sum.x, first, 0), v[1] = finish(args, sum.y, second, 0);
+    v[2] = finish(args, sum.z, first, 1), v[3] = finish(args, sum.w, second, 1);
+  }
+  __device__ __forceinline__ static std::uint32_t pack(const TensorCoreArgs& args, float x,
+                                                       float y) {
+    if (args.c_dtype == base::DType::kBF16) {
+      const __nv_bfloat162 p = __floats2bfloat162_rn(x, y);
+      return *reinterpret_cast<const std::uint32_t*>(&p);
+    }
+    const __half2 p = __floats2half2_rn(x, y);
+    return *reinterpret_cast<const std::uint32_t*>(&p);
+  }
+  // All tokens of the tile through `staged`, which four warps share: whole lines of C.
+  template <int kTokens, class FourSums>
+  __device__ __forceinline__ void put_staged(const TensorCoreArgs& args, const FourSums& four_sums,
+                                             std::uint32_t staged) const {
+    constexpr int kRound = kTokens < kTensorCoreStagedTokens ? kTokens : kTensorCoreStagedTokens;
+    const int warp = static_cast<int>(threadIdx.x) / 32,
+              thread = static_cast<int>(threadIdx.x) % 128;
+    const auto place = [&](int token, int chunk) {
+      return staged + static_cast<std::uint32_t>(token * 128 + ((chunk ^ token) & 7) * 16);
+    };
+    std::uint16_t* c = static_cast<std::uint16_t*>(args.c) + (n - warp % 4 * kTileRows);
+#pragma unroll
+    for (int round = 0; round < kTokens / kRound; ++round) {
+      if (m + round * kRound >= args.m) return;
+#pragma unroll
+      for (int half = 0; half < kRound / 16; ++half) {
+        std::uint32_t r[4];
+#pragma unroll
+        for (int x = 0; x < 2; ++x) {
+          const int i = round * (kRound / 8) + half * 2 + x;
+          float v[4];
+          finish4(args, i, four_sums(i), v);
+          r[2 * x] = pack(args, v[0], v[1]), r[2 * x + 1] = pack(args, v[2], v[3]);
+        }
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(
+                         place(half * 16 + lane / 16 * 8 + lane % 8, warp % 4 * 2 + lane / 8 % 2)),
+                     "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                     : "memory");
+      }
+      warpgroup_sync(warp / 4);
+#pragma unroll
+      for (int x = 0; x < kRound / 16; ++x) {
+        const int token = x * 16 + thread / 8, chunk = thread % 8;
+        const int row = m + round * kRound + token;
+        const uint4 v = load_shared16(place(token, chunk));
+        if (row < args.m) *reinterpret_cast<uint4*>(c + offset(args, row) + chunk * 8) = v;
+      }
+      warpgroup_sync(warp / 4);
+    }
+  }
+  __device__ __forceinline__ void put(const TensorCoreArgs& args, int i, float4 sum) const {
+    const int g = lane / 4, t = lane % 4, token = m + 8 * i + 2 * t;
+    if (m + 8 * i >= args.m) return;
+    float v[4];
+    finish4(args, i, sum, v);
+    if (args.c_dtype == base::DType::kF32) {
+#pragma unroll
+      for (int x = 0; x < 2; ++x) {
+        float* c = static_cast<float*>(args.c) + offset(args, token + x) + n + g;
+        if (token + x < args.m && n + g < args.n) c[0] = v[x];
+        if (token + x < args.m && n + g + 8 < args.n) c[8] = v[x + 2];
+      }
+      return;
+    }
+    std::uint32_t pairs[2];
+#pragma unroll
+    for (int up = 0; up < 2; ++up) {
+      pairs[up] = pack(args, v[2 * up], v[2 * up + 1]);
+      // Rows of N become neighbours: the lane has token g, rows 2t and 2t + 1.
+      asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(pairs[up]));
+    }
+    const int row = m + 8 * i + g;
+    if (row >= args.m) return;
+    std::uint16_t* c = static_cast<std::uint16_t*>(args.c) + offset(args, row) + n + 2 * t;
+    if (args.pairs && n + 16 <= args.n) {
+      *reinterpret_cast<std::uint32_t*>(c) = pairs[0];
+      *reinterpret_cast<std::uint32_t*>(c + 8) = pairs[1];
+      return;
+    }
+#pragma unroll
+    for (int x = 0; x < 4; ++x) {
+      const int column = x / 2 * 8 + x % 2;
+      if (n + 2 * t + column < args.n)
+        c[column] = static_cast<std::uint16_t>(pairs[x / 2] >> (x % 2 * 16));
+    }
+  }
+};
+
+#endif  // __CUDA_ARCH_FEAT_SM90_ALL
+
+}  // namespace halfbyte::ops::cuda

@@ -1,0 +1,172 @@
+// A for the tensor-core kernel: quantized rows as fp16 (NVFP4, value * 2^-7) or bf16 (MXFP4), both
+// exact; 16-bit rows that no tensor map can describe, copied.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "halfbyte/formats/e8m0.h"
+#include "halfbyte/formats/scale_layout.h"
+#include "halfbyte/ops/gemm/gemm_cuda_tensor_core.h"
+#include "halfbyte/simt/launch.cuh"
+
+namespace halfbyte::ops::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+struct RowsArgs {
+  std::int64_t m, k;
+  const std::uint8_t* codes;
+  base::RowMap rows;
+  const std::uint8_t* scales;
+  ScaleLayout layout;
+  bool aligned;  // eight bytes of codes at a time
+  ScaleValue scale;
+  float factor;
+  float* decodes;  // nullptr: one for all
+  std::uint16_t* to;
+};
+
+__device__ __forceinline__ void launch_dependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ __half2 as_half2(std::uint32_t bits) {
+  return *reinterpret_cast<const __half2*>(&bits);
+}
+template <class T>
+__device__ __forceinline__ std::uint32_t bits_of(T pair) {
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+
+// Eight codes, in order, as fp16 of e2m1 * 2^-14.
+__device__ __forceinline__ void spread8(std::uint32_t codes, std::uint32_t (&to)[4]) {
+  const std::uint32_t even = (codes << 4 & 0x80808080u) | (codes << 1 & 0x0E0E0E0Eu);
+  const std::uint32_t odd = (codes & 0x80808080u) | (codes >> 3 & 0x0E0E0E0Eu);
+  to[0] = __byte_perm(even, odd, 0x4000) & 0xFF00FF00u;
+  to[1] = __byte_perm(even, odd, 0x5010) & 0xFF00FF00u;
+  to[2] = __byte_perm(even, odd, 0x6020) & 0xFF00FF00u;
+  to[3] = __byte_perm(even, odd, 0x7030) & 0xFF00FF00u;
+}
+
+// 16 columns a thread.
+template <bool kMxfp4>
+__global__ void __launch_bounds__(kThreads) dequantize_rows_kernel(const RowsArgs args) {
+  launch_dependents();
+  const std::int64_t pieces = args.k / 16, total = args.m * pieces;
+  const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i >= total) return;
+  const std::int64_t row = i / pieces, piece = i - row * pieces;
+  if (piece == 0 && args.decodes != nullptr)
+    args.decodes[row] = __fmul_rn(args.scale.decode(row), args.factor);
+  const std::uint8_t* codes = args.codes + args.rows.offset(row) + piece * 8;
+  uint2 words;
+  if (args.aligned) {
+    words = *reinterpret_cast<const uint2*>(codes);
+  } else {
+    words = make_uint2(load_word(codes), load_word(codes + 4));
+  }
+  const std::int64_t block = kMxfp4 ? piece / 2 : piece;
+  const std::uint8_t scale =
+      args.scales[formats::scale_offset(args.layout, row, block, kMxfp4 ? args.k / 32 : pieces)];
+  std::uint32_t out[8];
+  std::uint32_t(&low)[4] = *reinterpret_cast<std::uint32_t(*)[4]>(out);
+  std::uint32_t(&high)[4] = *reinterpret_cast<std::uint32_t(*)[4]>(out + 4);
+  spread8(words.x, low);
+  spread8(words.y, high);
+  if constexpr (kMxfp4) {
+    const float s = formats::e8m0_to_float(scale);
+#pragma unroll
+    for (std::uint32_t& pair : out) {
+      const float2 v = __half22float2(as_half2(pair));
+      pair = bits_of(__floats2bfloat162_rn(__fmul_rn(__fmul_rn(v.x, 16384.0f), s),
+                                           __fmul_rn(__fmul_rn(v.y, 16384.0f), s)));
+    }
+  } else {
+    // S * 2^7 in fp16: the prepared form's.
+    std::uint32_t s = std::uint32_t{prepared_scale(scale)} << 7 | std::uint32_t{scale & 0x80u} << 8;
+    s |= s << 16;
+#pragma unroll
+    for (std::uint32_t& pair : out) pair = bits_of(__hmul2(as_half2(pair), as_half2(s)));
+  }
+  auto* to = reinterpret_cast<uint4*>(args.to + row * args.k + piece * 16);
+  to[0] = make_uint4(out[0], out[1], out[2], out[3]);
+  to[1] = make_uint4(out[4], out[5], out[6], out[7]);
+}
+
+// 16 columns a thread, of rows of 16-bit elements anywhere.
+__global__ void __launch_bounds__(kThreads)
+    copy_rows_kernel(const std::uint16_t* x, base::RowMap rows, std::int64_t m, std::int64_t k,
+                     std::uint16_t* to) {
+  launch_dependents();
+  const std::int64_t threads = std::int64_t{gridDim.x} * kThreads;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; i < m * k;
+       i += threads) {
+    to[i] = x[rows.offset(i / k) + i % k];
+  }
+}
+
+}  // namespace
+
+bool tensor_core_reads_in_place(const GemmProblem& problem) {
+  const base::RowMap& rows = problem.x_rows;
+  return !problem.quantized && reinterpret_cast<std::uintptr_t>(problem.x) % 16 == 0 &&
+         (problem.m <= 1 || (rows.inner_rows == rows.rows && rows.inner_stride % 8 == 0 &&
+                             rows.inner_stride >= problem.k));
+}
+
+namespace {
+std::size_t rows_bytes(const GemmProblem& problem) {
+  return (static_cast<std::size_t>(problem.m * problem.k) * 2 + kGemmWorkspaceAlignment - 1) /
+         kGemmWorkspaceAlignment * kGemmWorkspaceAlignment;
+}
+}  // namespace
+
+float tensor_core_factor(const GemmProblem& problem) {
+  const int exponent = tensor_core_kind(problem) == TensorCoreKind::kMxfp4
+                           ? kTensorCoreMxfp4Exponent
+                           : kTensorCoreNvfp4Exponent * (problem.quantized ? 2 : 1);
+  return std::ldexp(1.0f, exponent);
+}
+// Whether needed or not: it depends on no pointer.
+std::size_t tensor_core_workspace_bytes(const GemmProblem& problem) {
+  return rows_bytes(problem) + static_cast<std::size_t>(problem.m) * 4;
+}
+float* tensor_core_decodes(const GemmProblem& problem, void* workspace) {
+  return reinterpret_cast<float*>(static_cast<std::byte*>(workspace) + rows_bytes(problem));
+}
+
+base::Status launch_tensor_core_rows(const GemmProblem& problem, void* stream, void* workspace) {
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  auto* to = static_cast<std::uint16_t*>(workspace);
+  if (!problem.quantized) {
+    const std::int64_t blocks = (problem.m * problem.k + kThreads - 1) / kThreads;
+    copy_rows_kernel<<<static_cast<unsigned>(std::min<std::int64_t>(blocks, 1 << 16)), kThreads, 0,
+                       cuda_stream>>>(static_cast<const std::uint16_t*>(problem.x), problem.x_rows,
+                                      problem.m, problem.k, to);
+    return simt::launch_status("gemm");
+  }
+  const auto multiple_of_8 = [](std::int64_t value) { return value % 8 == 0; };
+  const base::RowMap& rows = problem.a_rows;
+  const bool aligned = multiple_of_8(reinterpret_cast<std::intptr_t>(problem.a_codes)) &&
+                       multiple_of_8(rows.inner_stride) && multiple_of_8(rows.outer_stride);
+  RowsArgs args{};
+  args.m = problem.m, args.k = problem.k;
+  args.codes = problem.a_codes, args.rows = rows, args.aligned = aligned;
+  args.scales = problem.a_scales, args.layout = problem.a_layout;
+  args.scale = problem.a_scale;
+  args.factor = tensor_core_factor(problem);
+  args.decodes = problem.a_scale.stride != 0 ? tensor_core_decodes(problem, workspace) : nullptr;
+  args.to = to;
+  const std::int64_t blocks = (problem.m * (problem.k / 16) + kThreads - 1) / kThreads;
+  const auto kernel = problem.format == Format::kMxfp4 ? dequantize_rows_kernel<true>
+                                                       : dequantize_rows_kernel<false>;
+  kernel<<<static_cast<unsigned>(blocks), kThreads, 0, cuda_stream>>>(args);
+  return simt::launch_status("gemm");
+}
+
+}  // namespace halfbyte::ops::cuda

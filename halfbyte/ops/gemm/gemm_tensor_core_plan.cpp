@@ -1,0 +1,96 @@
+#include "halfbyte/ops/gemm/gemm_tensor_core_plan.h"
+
+#include <algorithm>
+
+#include "halfbyte/ops/gemm/gemm_plan.h"
+
+namespace halfbyte::ops {
+namespace {
+
+int ceil_div(std::int64_t value, std::int64_t by) {
+  return static_cast<int>((value + by - 1) / by);
+}
+
+}  // namespace
+
+TensorCoreKind tensor_core_kind(const GemmProblem& problem) {
+  if (problem.format == Format::kMxfp4) return TensorCoreKind::kMxfp4;
+  return problem.quantized || problem.x_dtype == base::DType::kF16 ? TensorCoreKind::kFp16
+                                                                   : TensorCoreKind::kBf16;
+}
+
+const char* no_tensor_core(const GemmProblem& problem, const GemmDevice& device) {
+  if (device.compute_capability != 90) return "the device is not sm_90";
+  if (problem.form != WeightForm::kPrepared) return "the weights are not prepared";
+  if (problem.groups != 0) return "rows are in groups";
+  if (problem.k == 0) return "K is 0";
+  if (problem.format == Format::kMxfp4 && !problem.quantized &&
+      problem.x_dtype == base::DType::kF16)
+    return "MXFP4 weights are not exact in fp16";
+  constexpr std::int64_t kMost = std::int64_t{1} << 24;
+  if (problem.m > kMost || problem.n > kMost || problem.k > kMost) return "M, N or K is too large";
+  return nullptr;
+}
+
+TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device, int tokens,
+                                int split) {
+  TensorCorePlan plan;
+  plan.slices = ceil_div(problem.k, kSliceColumns);
+  plan.split = std::min(split, plan.slices);
+  plan.tiles_m = ceil_div(problem.m, tokens);
+  plan.tiles_n = ceil_div(problem.n, kTensorCoreRows);
+  const int stage_bytes = tensor_core_stage_bytes(problem.format, tokens);
+  const int besides = kTensorCoreAlign + kTensorCoreBehind;
+  plan.stages = std::min((device.shared_bytes - besides) / stage_bytes, kTensorCoreMaxStages);
+  // A cluster's sums lie in the ring: each block has those of the tokens that are its own.
+  const int sum_bytes = ceil_div(tokens / 8, plan.split) * plan.split * kTensorCoreRows * 32;
+  if (plan.stages < 2 || plan.stages * stage_bytes < sum_bytes) return plan;
+  plan.tokens = tokens;
+  plan.shared_bytes = besides + plan.stages * stage_bytes;
+  const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;
+  plan.blocks = static_cast<int>(
+      plan.split > 1 ? tiles * plan.split : std::min<std::int64_t>(tiles, device.multiprocessors));
+  // As many bytes of A as of weights for the tiles that run together.
+  plan.group_m = std::min(plan.tiles_m, 1024 / tokens);
+  return plan;
+}
+
+TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device) {
+  TensorCorePlan best;
+  double least = 0;
+  for (const int tokens : kTensorCoreTokens) {
+    for (int split = 1; split <= kTensorCoreMaxSplit; ++split) {
+      const TensorCorePlan plan = plan_tensor_core(problem, device, tokens, split);
+      if (plan.tokens == 0 || plan.split != split) continue;
+      const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;
+      const int together = tensor_core_clusters(device, split);
+      if (split > 1 && tiles > together) continue;
+      // Cycles: the tensor cores' and some of the dequantization's a slice; the sums to C; the
+      // exchange.
+      const bool wide = tokens == 256;
+      const double slice = std::max(16.0 * std::min(tokens, 128), 800.0) + (wide ? 100 : 250);
+      const double waves = ceil_div(tiles, together);
+      const double time = waves * (ceil_div(plan.slices, split) * slice + 20.0 * tokens + 1000) +
+                          (split > 1 ? 2000.0 + 12.0 * tokens : 0.0);
+      if (best.tokens == 0 || time < least) best = plan, least = time;
+    }
+  }
+  return best;
+}
+
+int tensor_core_clusters(const GemmDevice& device, int split) {
+  // A cluster lies within a group of multiprocessors, some of which have fewer: of 132 (H200), as
+  // cudaOccupancyMaxActiveClusters says.
+  constexpr int kOf132[kTensorCoreMaxSplit] = {132, 66, 39, 30, 22, 17, 15, 15};
+  return std::max(1, kOf132[split - 1] * device.multiprocessors / 132);
+}
+
+std::string to_string(const TensorCorePlan& plan) {
+  return "tensor_core " + std::to_string(plan.tokens) + " tokens, " + std::to_string(plan.tiles_m) +
+         " x " + std::to_string(plan.tiles_n) + " tiles, " + std::to_string(plan.slices) +
+         " slices in " + std::to_string(plan.split) + (plan.split == 1 ? " part, " : " parts, ") +
+         std::to_string(plan.stages) + " stages, " + std::to_string(plan.blocks) + " blocks of " +
+         std::to_string(plan.shared_bytes) + " bytes";
+}
+
+}  // namespace halfbyte::ops

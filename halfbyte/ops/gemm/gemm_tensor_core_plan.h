@@ -1,0 +1,62 @@
+// How the tensor-core kernel (gemm_cuda_tensor_core.cuh) divides a product: a pure function of
+// shapes and the device's properties.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "halfbyte/ops/gemm/gemm_weights_math.h"
+
+namespace halfbyte::ops {
+
+struct GemmProblem;
+struct GemmDevice;
+
+// What the operands become: weights and activations in fp16 (NVFP4 weights with NVFP4 or fp16
+// activations) or bf16 (NVFP4 weights with bf16 activations; MXFP4 weights).
+enum class TensorCoreKind { kFp16, kBf16, kMxfp4 };
+
+// Rows of A a block: the compiled ones.
+inline constexpr int kTensorCoreTokens[] = {16, 32, 64, 128};
+inline constexpr int kTensorCoreWarps = 16;                           // that multiply: 16 rows of N
+inline constexpr int kTensorCoreRows = kTensorCoreWarps * kTileRows;  // of N a block
+// What the operands are scaled by: NVFP4 weights, and NVFP4 A, by 2^-7, MXFP4 weights by 2^-64.
+inline constexpr int kTensorCoreNvfp4Exponent = 7, kTensorCoreMxfp4Exponent = 64;
+inline constexpr int kTensorCoreMaxStages = 8;
+inline constexpr int kTensorCoreMaxSplit = 8;
+
+struct TensorCorePlan {
+  int tokens = 0;                // rows of A a tile; 0: no plan
+  int split = 1;                 // blocks of a cluster, which divide K
+  int tiles_m = 0, tiles_n = 0;  // of C
+  int slices = 0;                // of K, 128 columns
+  int group_m = 0;               // tiles of M next to each other in time
+  int blocks = 0;                // a multiple of split
+  int stages = 0;                // slices in flight
+  int shared_bytes = 0;
+};
+
+HALFBYTE_HD constexpr int tensor_core_stage_bytes(formats::Format format, int tokens) {
+  return tokens * kUnitColumns * 2 + kTensorCoreWarps * unit_bytes(format);
+}
+// The ring's alignment, and what lies behind it: 32 tokens of 64 rows of N for each four warps, on
+// their way to C; barriers, of the stages (full, free) and of a cluster's sums.
+inline constexpr int kTensorCoreAlign = 1024;
+inline constexpr int kTensorCoreStagedTokens = 32;
+inline constexpr int kTensorCoreStagedBytes = kTensorCoreStagedTokens * 128;  // of four warps
+inline constexpr int kTensorCoreBehind =
+    kTensorCoreWarps / 4 * kTensorCoreStagedBytes + (2 * kTensorCoreMaxStages + 1) * 8;
+
+TensorCoreKind tensor_core_kind(const GemmProblem& problem);
+// nullptr: the kernel takes the problem.
+const char* no_tensor_core(const GemmProblem& problem, const GemmDevice& device);
+// Clusters of `split` blocks that run together.
+int tensor_core_clusters(const GemmDevice& device, int split);
+TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device);
+// With numbers of the caller's; tokens == 0: it does not fit.
+TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device, int tokens,
+                                int split);
+
+std::string to_string(const TensorCorePlan& plan);
+
+}  // namespace halfbyte::ops

@@ -1,0 +1,127 @@
+// plan_tensor_core: when it is taken, that what it chooses fits, what it says.
+#include "halfbyte/ops/gemm/gemm_tensor_core_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "halfbyte/ops/gemm/gemm_plan.h"
+
+namespace halfbyte::ops {
+namespace {
+
+const GemmDevice kH200{90, 132, 227 * 1024, ""};
+
+GemmProblem prepared(std::int64_t m, std::int64_t n, std::int64_t k,
+                     Format format = Format::kNvfp4) {
+  GemmProblem problem;
+  problem.format = format;
+  problem.m = m;
+  problem.n = n;
+  problem.k = k;
+  problem.form = WeightForm::kPrepared;
+  return problem;
+}
+
+GemmPlan plan_of(const GemmProblem& problem, const GemmDevice& device = kH200) {
+  const base::Result<GemmPlan> plan = gemm_plan(problem, device);
+  EXPECT_TRUE(plan.ok()) << plan.status().message();
+  return plan.ok() ? plan.value() : GemmPlan{};
+}
+
+TEST(GemmTensorCorePlan, FitsAndCoversAll) {
+  for (const Format format : {Format::kNvfp4, Format::kMxfp4}) {
+    for (const std::int64_t m : {1, 16, 17, 33, 64, 65, 128, 200, 1024, 16384}) {
+      for (const std::int64_t n : {1, 255, 256, 4096, 6144, 10240, 28672, 57344}) {
+        for (const std::int64_t k : {32, 128, 160, 4096, 14336, 28672}) {
+          const TensorCorePlan plan = plan_tensor_core(prepared(m, n, k, format), kH200);
+          ASSERT_NE(
+              std::find(std::begin(kTensorCoreTokens), std::end(kTensorCoreTokens), plan.tokens),
+              std::end(kTensorCoreTokens));
+          ASSERT_LE(plan.shared_bytes, kH200.shared_bytes);
+          ASSERT_GE(plan.stages, 2);
+          ASSERT_LE(plan.stages, kTensorCoreMaxStages);
+          ASSERT_GE(std::int64_t{plan.tiles_m} * plan.tokens, m);
+          ASSERT_GE(std::int64_t{plan.tiles_n} * kTensorCoreRows, n);
+          ASSERT_GE(std::int64_t{plan.slices} * kSliceColumns, k);
+          ASSERT_GE(plan.split, 1);
+          ASSERT_LE(plan.split, std::min(plan.slices, kTensorCoreMaxSplit));
+          ASSERT_EQ(plan.blocks % plan.split, 0);
+          if (plan.split > 1) {  // one tile a cluster, all at once
+            ASSERT_EQ(plan.blocks, plan.tiles_m * plan.tiles_n * plan.split);
+            ASSERT_LE(plan.tiles_m * plan.tiles_n, tensor_core_clusters(kH200, plan.split));
+            ASSERT_GE(plan.stages * tensor_core_stage_bytes(format, plan.tokens),
+                      (plan.tokens / 8 + plan.split - 1) / plan.split * plan.split *
+                          kTensorCoreRows * 32);
+          } else {
+            ASSERT_LE(plan.blocks, kH200.multiprocessors);
+          }
+          ASSERT_GE(plan.group_m, 1);
+        }
+      }
+    }
+  }
+}
+
+TEST(GemmTensorCorePlan, WhatAutoTakes) {
+  GemmProblem problem = prepared(kTensorCoreFromRows, 4096, 4096);
+  problem.quantized = true;
+  EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kTensorCore);
+  problem.m = kTensorCoreFromRows - 1;
+  EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kDecode);
+  problem.method = GemmMethod::kTensorCore;
+  EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kTensorCore);
+  problem.m = 1000;
+  problem.method = GemmMethod::kExact;
+  EXPECT_NE(plan_of(problem).kind, GemmKernelKind::kTensorCore);
+}
+
+// W4A16 has two kernels for tensor cores.
+TEST(GemmTensorCorePlan, WhatAutoTakesOf16Bits) {
+  for (const GemmMethod method : {GemmMethod::kAuto, GemmMethod::kTensorCore}) {
+    GemmProblem problem = prepared(kTensorCoreFromRows16Bit, 4096, 4096);
+    problem.method = method;
+    EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kTensorCore);
+    problem.m = kTensorCoreFromRows16Bit - 1;
+    EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kStream);
+    problem.m = 64;
+    EXPECT_EQ(plan_of(problem, {80, 108, 163 * 1024, "no library"}).kind, GemmKernelKind::kStream);
+    problem.groups = 2;
+    EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kStream);
+    problem.groups = 0;
+    problem.format = Format::kMxfp4;
+    problem.x_dtype = base::DType::kF16;
+    EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kStream);
+  }
+}
+
+TEST(GemmTensorCorePlan, WhatItDoesNotTake) {
+  const auto why = [](const GemmProblem& problem, const GemmDevice& device = kH200) {
+    GemmProblem demanded = problem;
+    demanded.method = GemmMethod::kTensorCore;
+    const base::Result<GemmPlan> plan = gemm_plan(demanded, device);
+    EXPECT_FALSE(plan.ok());
+    return std::string(plan.status().message());
+  };
+  GemmProblem good = prepared(64, 256, 256);
+  good.quantized = true;
+  EXPECT_NE(why(good, {80, 108, 163 * 1024, ""}).find("sm_90"), std::string::npos);
+  EXPECT_NE(why(good, {100, 148, 227 * 1024, ""}).find("sm_90"), std::string::npos);
+  EXPECT_NE(why(good, {90, 132, 20 * 1024, ""}).find("shared memory"), std::string::npos);
+  GemmProblem problem = good;
+  problem.form = WeightForm::kPlain;
+  EXPECT_NE(why(problem).find("not prepared"), std::string::npos);
+  problem = good;
+  problem.groups = 2;
+  EXPECT_NE(why(problem).find("groups"), std::string::npos);
+}
+
+TEST(GemmTensorCorePlan, SaysWhatItIs) {
+  EXPECT_EQ(to_string(plan_tensor_core(prepared(64, 28672, 4096), kH200)),
+            "tensor_core 64 tokens, 1 x 112 tiles, 32 slices in 1 part, 6 stages, 112 blocks of "
+            "226440 bytes");
+}
+
+}  // namespace
+}  // namespace halfbyte::ops
