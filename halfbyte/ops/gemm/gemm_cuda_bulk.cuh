@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "halfbyte/ops/gemm/gemm_cuda_fragments.cuh"
+
 namespace halfbyte::ops::cuda {
 
 #if __CUDA_ARCH__ >= 900

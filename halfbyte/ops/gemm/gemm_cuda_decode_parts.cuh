@@ -11,7 +11,6 @@
 #include "halfbyte/formats/scale_layout.h"
 #include "halfbyte/numerics/half_types.h"
 #include "halfbyte/ops/gemm/gemm_cuda_bulk.cuh"
-#include "halfbyte/ops/gemm/gemm_cuda_fragments.cuh"
 #include "halfbyte/ops/gemm/gemm_decode_layout.h"
 
 namespace halfbyte::ops::cuda {

@@ -4,6 +4,7 @@
 #include "halfbyte/base/status.h"
 #include "halfbyte/ops/gemm/gemm_kernels.h"
 #include "halfbyte/ops/gemm/gemm_plan.h"
+#include "halfbyte/ops/gemm/gemm_silu_mul_kernels.h"
 
 namespace halfbyte::ops::cuda {
 
@@ -19,6 +20,11 @@ base::Status launch_decode(const GemmProblem& problem, const DecodePlan& plan, v
 // What plan_stream accepted, `plan` its answer.
 base::Status launch_stream(const GemmProblem& problem, StreamPlan plan,
                            const base::Execution& execution, int device);
+
+// What plan_gate_up_stream accepted, if can_fuse_gate_up; nothing of gate_up goes to memory.
+bool can_fuse_gate_up(const GateUpProblem& problem);
+base::Status launch_gate_up_stream(const GateUpProblem& problem, const StreamPlan& plan,
+                                   const base::Execution& execution, int device);
 
 // Through cuBLASLt; the workspace has dequantize_workspace_bytes.
 base::Status launch_dequantize(const GemmProblem& problem, void* stream, void* workspace);

@@ -1,5 +1,6 @@
 // Launches of the stream kernel. Its instances are compiled in files of their own, a kind each.
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
+#include "halfbyte/ops/gemm/gemm_cuda_stream_gate_up.cuh"
 #include "halfbyte/ops/gemm/gemm_cuda_stream_instances.cuh"
 #include "halfbyte/simt/launch.cuh"
 
@@ -15,37 +16,35 @@ bool is_aligned(const GemmProblem& problem) {
          rows.outer_stride * unit % to == 0;
 }
 
-StreamKernel kernel_of(const GemmProblem& problem, const StreamPlan& plan) {
-  const auto of = problem.format == Format::kNvfp4
-                      ? problem.quantized ? stream_nvfp4_w4a4 : stream_nvfp4_w4a16
-                  : problem.quantized ? stream_mxfp4_w4a4
-                                      : stream_mxfp4_w4a16;
-  return of(plan.token_tiles, plan.stages, plan.simple);
-}
-
-}  // namespace
-
-base::Status launch_stream(const GemmProblem& problem, StreamPlan plan,
-                           const base::Execution& execution, int device) {
+// A's rows are evenly spaced and its scales small enough for the short way of reading them.
+bool is_regular(const GemmProblem& problem) {
   const base::RowMap& rows = problem.quantized ? problem.a_rows : problem.x_rows;
   constexpr std::int64_t kMostScales = std::int64_t{1} << 31;
-  const bool regular = rows.inner_rows == rows.rows && is_aligned(problem) &&
-                       (problem.a_scale_rows + 128) * (problem.blocks() + 4) < kMostScales;
-  plan.simple = plan.simple && regular;
-  const StreamKernel kernel = kernel_of(problem, plan);
-  HALFBYTE_RETURN_IF_ERROR(simt::cuda_status(
-      "gemm", cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   plan.shared_bytes)));
-  const simt::LaunchOptions options = simt::launch_options(execution, device);
+  return rows.inner_rows == rows.rows && is_aligned(problem) &&
+         (problem.a_scale_rows + 128) * (problem.blocks() + 4) < kMostScales;
+}
+
+StreamArgs stream_args(const GemmProblem& problem, const StreamPlan& plan,
+                       const base::Execution& execution, const simt::LaunchOptions& options) {
   StreamArgs args{};
   args.weights = problem.b_prepared;
   args.plan = plan;
   args.problem = problem;
   args.halves = static_cast<int>(problem.k / 8);
-  args.row_bytes = rows.inner_stride * (problem.quantized ? 1 : 2);
-  args.regular = regular;
+  args.row_bytes =
+      problem.quantized ? problem.a_rows.inner_stride : 2 * problem.x_rows.inner_stride;
+  args.regular = is_regular(problem);
   args.wait = options.programmatic;
   args.constant_weights = execution.constant_weights;
+  return args;
+}
+
+template <class Args>
+base::Status launch_kernel(void (*kernel)(Args), const Args& args, const StreamPlan& plan,
+                           const simt::LaunchOptions& options) {
+  HALFBYTE_RETURN_IF_ERROR(simt::cuda_status(
+      "gemm", cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   plan.shared_bytes)));
   cudaLaunchConfig_t config = {};
   cudaLaunchAttribute attributes[2] = {};
   config.gridDim = dim3(static_cast<unsigned>(plan.blocks));
@@ -67,6 +66,39 @@ base::Status launch_stream(const GemmProblem& problem, StreamPlan plan,
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, args);
   if (error != cudaSuccess) (void)cudaGetLastError();
   return simt::cuda_status("gemm", error);
+}
+
+StreamKernel kernel_of(const GemmProblem& problem, const StreamPlan& plan) {
+  const auto of = problem.format == Format::kNvfp4
+                      ? problem.quantized ? stream_nvfp4_w4a4 : stream_nvfp4_w4a16
+                  : problem.quantized ? stream_mxfp4_w4a4
+                                      : stream_mxfp4_w4a16;
+  return of(plan.token_tiles, plan.stages, plan.simple);
+}
+
+}  // namespace
+
+base::Status launch_stream(const GemmProblem& problem, StreamPlan plan,
+                           const base::Execution& execution, int device) {
+  plan.simple = plan.simple && is_regular(problem);
+  const simt::LaunchOptions options = simt::launch_options(execution, device);
+  return launch_kernel(kernel_of(problem, plan), stream_args(problem, plan, execution, options),
+                       plan, options);
+}
+
+bool can_fuse_gate_up(const GateUpProblem& problem) { return is_regular(problem.product); }
+
+base::Status launch_gate_up_stream(const GateUpProblem& problem, const StreamPlan& plan,
+                                   const base::Execution& execution, int device) {
+  const GemmProblem& product = problem.product;
+  const auto of = product.format == Format::kNvfp4
+                      ? product.quantized ? gate_up_nvfp4_w4a4 : gate_up_nvfp4_w4a16
+                  : product.quantized ? gate_up_mxfp4_w4a4
+                                      : gate_up_mxfp4_w4a16;
+  const simt::LaunchOptions options = simt::launch_options(execution, device);
+  const GateUpStreamArgs args{stream_args(product, plan, execution, options), problem.rule,
+                              problem.target};
+  return launch_kernel(of(), args, plan, options);
 }
 
 }  // namespace halfbyte::ops::cuda

@@ -114,25 +114,22 @@ __device__ __forceinline__ StreamActivations<kTiles> activations_at(std::uint32_
 
 #endif  // __CUDA_ARCH__
 
-// One phase, one chunk of regular rows (StreamPlan::simple). Until its first weights are asked for
-// the memory is idle, and instructions come from memory too: so the common case has a kernel that
-// is short.
-template <StreamKind kKind, int kTiles, int kStages>
-__global__ void __launch_bounds__(kStreamThreads, 1)
-    simple_stream_kernel(const __grid_constant__ StreamArgs args) {
 #if __CUDA_ARCH__ >= 800
-  extern __shared__ __align__(128) std::uint8_t smem[];
+
+// One phase, one chunk of regular rows: everything up to the sums of the parts. A CTA has `tiles`
+// tiles, tile l is tile_of(l) of B.
+template <StreamKind kKind, int kTiles, int kStages, class TileOf>
+__device__ __forceinline__ void multiply_simple(const StreamArgs& args, std::uint8_t* smem,
+                                                int tiles, const TileOf& tile_of,
+                                                StreamScales& scales) {
   using Ring = StreamRing<kKind, kStages>;
   const StreamPlan& plan = args.plan;
   const StreamShare& in = plan.last;
-  const int thread = static_cast<int>(threadIdx.x), block = static_cast<int>(blockIdx.x);
+  const int thread = static_cast<int>(threadIdx.x);
   const StreamChunk chunk{0, plan.chunk_rows, 0, 0, true};
-  auto* rows = reinterpret_cast<StreamRow*>(smem + plan.header_offset);
   auto* factors = reinterpret_cast<float*>(smem + plan.factor_offset);
   auto* parts = reinterpret_cast<float*>(smem + plan.part_offset);
   const std::uint32_t act = smem_address(smem) + plan.act_offset;
-  const int first_tile = block * plan.block_tiles + min(block, plan.more_tiles);
-  const int tiles = plan.block_tiles + (block < plan.more_tiles ? 1 : 0);
 
   // What is asked for later waits behind all that was asked for before: A goes first where it can,
   // and where there is more of it than the threads hold, most of the weights wait.
@@ -144,7 +141,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
     __syncthreads();  // all of it
   }
   Ring ring(smem);
-  SimpleLoads<Ring::kUnitBytes> loads(args, first_tile, tiles);
+  SimpleLoads<Ring::kUnitBytes, TileOf> loads(args, tiles, tile_of);
   const int ahead =
       early_weights || chunk.rows * in.slices <= stage.kAhead * kStreamThreads / kSliceHalves
           ? kStages
@@ -152,7 +149,6 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
 #pragma unroll 1
   for (int s = 0; s < ahead; ++s) loads.issue(plan, ring.first + s * Ring::kStageBytes);
   if (early_weights) wait_for_kernel_before();
-  StreamScales scales;
   scales.load<kKind>(args, chunk);
   stage.run(args, chunk, 0, in, !early_weights, act, factors);
 #pragma unroll 1
@@ -174,18 +170,47 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
     tile += in.step_tiles, part += in.step_parts;
     if (part >= in.parts) part -= in.parts, ++tile;
   }
+}
+
+// The sum over K of one element of a CTA's tile.
+__device__ __forceinline__ float simple_sum(const StreamArgs& args, const std::uint8_t* smem,
+                                            int tile, int m, int row) {
+  const StreamPlan& plan = args.plan;
+  const int stride = plan.chunk_rows * kStreamTokenStride, parts = plan.last.parts;
+  const float* first = reinterpret_cast<const float*>(smem + plan.part_offset) +
+                       tile * parts * stride + m * kStreamTokenStride + row;
+  return tree_sum<false>(smem_address(first), parts, stride * 4, parts);
+}
+
+#endif  // __CUDA_ARCH__
+
+// One phase, one chunk of regular rows (StreamPlan::simple). Until its first weights are asked for
+// the memory is idle, and instructions come from memory too: so the common case has a kernel that
+// is short.
+template <StreamKind kKind, int kTiles, int kStages>
+__global__ void __launch_bounds__(kStreamThreads, 1)
+    simple_stream_kernel(const __grid_constant__ StreamArgs args) {
+#if __CUDA_ARCH__ >= 800
+  extern __shared__ __align__(128) std::uint8_t smem[];
+  const StreamPlan& plan = args.plan;
+  const int thread = static_cast<int>(threadIdx.x), block = static_cast<int>(blockIdx.x);
+  const StreamChunk chunk{0, plan.chunk_rows, 0, 0, true};
+  auto* rows = reinterpret_cast<StreamRow*>(smem + plan.header_offset);
+  const int first_tile = block * plan.block_tiles + min(block, plan.more_tiles);
+  const int tiles = plan.block_tiles + (block < plan.more_tiles ? 1 : 0);
+  StreamScales scales;
+  multiply_simple<kKind, kTiles, kStages>(
+      args, smem, tiles, [first_tile](int tile) { return first_tile + tile; }, scales);
   put_rows<kKind>(args, chunk, scales, rows);
   __syncthreads();
   let_kernel_after_start();
 
   const float decode_b = StreamScales::decode(scales.b, args.problem.b_scale.kind);
-  const int stride = chunk.rows * kStreamTokenStride;
 #pragma unroll 1
   for (int o = thread; o < tiles * chunk.rows * kTileRows; o += kStreamThreads) {
     const int row = o % kTileRows, mt = o / kTileRows;
     const int of = chunk.rows == 1 ? mt : mt / chunk.rows, m = mt - of * chunk.rows;
-    const float* first = parts + of * in.parts * stride + m * kStreamTokenStride + row;
-    const float v = tree_sum<false>(smem_address(first), in.parts, stride * 4, in.parts);
+    const float v = simple_sum(args, smem, of, m, row);
     put_output<kKind>(args, chunk, rows[m], (first_tile + of) * kTileRows + row, v, decode_b);
   }
 #endif

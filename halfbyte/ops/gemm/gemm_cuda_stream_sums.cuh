@@ -71,20 +71,23 @@ __device__ __forceinline__ void put_rows(const StreamArgs& args, const StreamChu
   rows[m] = to;
 }
 
-// C = T(fl(fl(fl(sum * d_a) * d_b) + bias)).
+// What is rounded to an element of C: fl(fl(fl(sum * d_a) * d_b) + bias).
+template <StreamKind kKind>
+__device__ __forceinline__ float scaled_sum(const GemmProblem& problem, int group, int n, float sum,
+                                            float decode_a, float decode_b) {
+  if (kKind == StreamKind::kNvfp4W4A4) sum = __fmul_rn(sum, 16384.0f);
+  const float v = __fmul_rn(__fmul_rn(sum, decode_a), decode_b);
+  if (problem.bias == nullptr) return v;
+  return __fadd_rn(v, value_at(problem.bias, problem.bias_dtype, group * problem.n + n));
+}
+
 template <StreamKind kKind>
 __device__ __forceinline__ void put_output(const StreamArgs& args, const StreamChunk& chunk,
                                            const StreamRow& row, int n, float sum, float decode_b) {
   const GemmProblem& problem = args.problem;
   if (n >= problem.n) return;
-  float v = 0.0f;
-  if (row.there != 0) {
-    if (kKind == StreamKind::kNvfp4W4A4) sum = __fmul_rn(sum, 16384.0f);
-    v = __fmul_rn(__fmul_rn(sum, row.decode), decode_b);
-    if (problem.bias != nullptr) {
-      v = __fadd_rn(v, value_at(problem.bias, problem.bias_dtype, chunk.group * problem.n + n));
-    }
-  }
+  const float v =
+      row.there != 0 ? scaled_sum<kKind>(problem, chunk.group, n, sum, row.decode, decode_b) : 0.0f;
   put_value(problem.c, problem.c_dtype, row.c + n, v);
 }
 

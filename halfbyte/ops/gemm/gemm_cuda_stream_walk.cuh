@@ -202,17 +202,17 @@ struct StreamLoads {
   }
 };
 
-// The same for one phase of one chunk.
-template <int kUnitBytes>
+// The same for one phase of one chunk, whose tile l is tile_of(l) of B.
+template <int kUnitBytes, class TileOf>
 struct SimpleLoads {
-  const std::uint8_t* weights;  // of the CTA, this lane's
+  const TileOf& tile_of;
+  const std::uint8_t* weights;  // this lane's
   const std::uint8_t* at;
   int left = 0, tile, part, tiles;
 
-  __device__ __forceinline__ SimpleLoads(const StreamArgs& args, int first_tile, int count) {
+  __device__ __forceinline__ SimpleLoads(const StreamArgs& args, int count, const TileOf& of)
+      : tile_of(of), weights(args.weights + (threadIdx.x & 31) * 16) {
     const StreamPlan& plan = args.plan;
-    weights = args.weights + static_cast<std::int64_t>(first_tile) * plan.slices * kUnitBytes +
-              (threadIdx.x & 31) * 16;
     tiles = count;
     const int warp = static_cast<int>(threadIdx.x / 32);
     tile = warp * plan.last.inverse >> 16, part = warp - tile * plan.last.parts;
@@ -222,7 +222,7 @@ struct SimpleLoads {
     if (tile >= tiles) return;
     const int slice = part * kStreamPartSlices;
     left = min(kStreamPartSlices, plan.slices - slice);
-    at = weights + static_cast<std::int64_t>(tile * plan.slices + slice) * kUnitBytes;
+    at = weights + (static_cast<std::int64_t>(tile_of(tile)) * plan.slices + slice) * kUnitBytes;
   }
   __device__ __forceinline__ void issue(const StreamPlan& plan, std::uint32_t to) {
     if (left > 0) {

@@ -72,7 +72,9 @@ void expect_sound(const GemmProblem& problem, const GemmDevice& device) {
   EXPECT_EQ(stream.blocks % stream.split, 0);
   EXPECT_TRUE(stream.rounds == 1 || stream.split == 1);
   EXPECT_TRUE(stream.simple || stream.stages == kStreamGeneralStages);
-  if (stream.simple) EXPECT_EQ(stream.buffers, 1);
+  if (stream.simple) {
+    EXPECT_EQ(stream.buffers, 1);
+  }
   const int pieces = stream.rounds * stream.split;
   EXPECT_GE(pieces * stream.full.slices, stream.slices);
   EXPECT_LT((pieces - 1) * stream.full.slices, stream.slices);  // the last has some
@@ -80,7 +82,9 @@ void expect_sound(const GemmProblem& problem, const GemmDevice& device) {
     EXPECT_EQ(stream.full.slices & (stream.full.slices - 1), 0);
     EXPECT_GE(1 << stream.levels, stream.rounds);
   }
-  if (pieces > 1) EXPECT_EQ(stream.full.slices % kStreamPartSlices, 0);
+  if (pieces > 1) {
+    EXPECT_EQ(stream.full.slices % kStreamPartSlices, 0);
+  }
   if (stream.buffers == 1) {  // one phase
     EXPECT_EQ(stream.rounds, 1);
     EXPECT_EQ(stream.chunks, 1);

@@ -1,6 +1,7 @@
 // From a gate-up product to its kernels.
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
 #include "halfbyte/ops/gemm/gemm_silu_mul_plan.h"
+#include "halfbyte/simt/launch.cuh"
 
 namespace halfbyte::ops::cuda {
 namespace {
@@ -49,9 +50,11 @@ base::Status launch_gate_up(const GateUpProblem& problem, base::Device device,
                             const base::Execution& execution) {
   const base::Result<GateUpPlan> plan = plan_for(problem, device);
   if (!plan.ok()) return plan.status();
-  switch (plan.value().kind) {
-    case GateUpKernelKind::kComposed:
-      break;
+  // Pointers, which the plan does not know, may still be in the way.
+  if (plan.value().kind == GateUpKernelKind::kStream && can_fuse_gate_up(problem)) {
+    const simt::DeviceScope scope(device);
+    HALFBYTE_RETURN_IF_ERROR(scope.status());
+    return launch_gate_up_stream(problem, plan.value().stream, execution, device.index);
   }
   return launch_composed(problem, device, execution);
 }

@@ -11,12 +11,14 @@
 
 namespace halfbyte::ops {
 
-// kComposed: the product into the workspace by its own plan, then the activation's kernel.
-enum class GateUpKernelKind { kComposed };
+// kComposed: the product into the workspace by its own plan, then the activation's kernel. kStream:
+// the stream kernel with both behind it (gemm_cuda_stream_gate_up.cuh).
+enum class GateUpKernelKind { kComposed, kStream };
 
 struct GateUpPlan {
   GateUpKernelKind kind = GateUpKernelKind::kComposed;
   GemmPlan product;
+  StreamPlan stream;
   std::string why;
 };
 

@@ -248,6 +248,47 @@ TEST(GemmSiluMul, ComputedScaleIsThatOfAllParts) {
   }
 }
 
+TEST(GemmSiluMulPlan, WhatOneKernelTakes) {
+  GateUpProblem good;
+  good.product.quantized = true;
+  good.product.form = WeightForm::kPrepared;
+  good.product.m = kGateUpMaxTokens;
+  good.product.n = 28672;
+  good.product.k = 4096;
+  good.product.a_rows = {.rows = 8, .inner_rows = 8, .inner_stride = 2048};
+  good.product.c_dtype = DType::kBF16;
+  good.product.c_rows = {.rows = 8, .inner_rows = 8, .inner_stride = 28672};
+  const auto plan_of = [](const GateUpProblem& problem) {
+    const base::Result<GateUpPlan> plan = gate_up_plan(problem, {});
+    EXPECT_TRUE(plan.ok());
+    return plan.ok() ? plan.value() : GateUpPlan{};
+  };
+  const GateUpPlan plan = plan_of(good);
+  EXPECT_EQ(plan.kind, GateUpKernelKind::kStream) << to_string(plan);
+  EXPECT_LE(plan.stream.shared_bytes, GemmDevice{}.shared_bytes);
+  EXPECT_EQ(plan.stream.block_tiles * plan.stream.blocks + plan.stream.more_tiles, 28672 / 32);
+  const auto expect_composed = [&](const GateUpProblem& problem, const char* why) {
+    const GateUpPlan composed = plan_of(problem);
+    EXPECT_EQ(composed.kind, GateUpKernelKind::kComposed);
+    EXPECT_NE(composed.why.find(why), std::string::npos) << composed.why;
+  };
+  GateUpProblem problem = good;
+  problem.interleave = 1;
+  expect_composed(problem, "interleaved");
+  problem = good;
+  problem.target.format = Format::kMxfp4;
+  expect_composed(problem, "NVFP4");
+  problem = good;
+  problem.target.mode = ScaleMode::kRow;
+  expect_composed(problem, "scale");
+  problem = good;
+  problem.product.groups = 4;
+  expect_composed(problem, "groups");
+  problem = good;
+  problem.product.m = kGateUpMaxTokens + 1;
+  expect_composed(problem, "rows");
+}
+
 TEST(GemmSiluMulPlan, ComposedHasTheProductInTheWorkspace) {
   GateUpProblem problem;
   problem.product.quantized = true;
@@ -257,10 +298,12 @@ TEST(GemmSiluMulPlan, ComposedHasTheProductInTheWorkspace) {
   problem.product.k = 256;
   problem.product.a_rows = {.rows = 3, .inner_rows = 3, .inner_stride = 128};
   problem.product.c_dtype = DType::kBF16;
+  problem.product.c_rows = {.rows = 3, .inner_rows = 3, .inner_stride = 64};
+  problem.interleave = 8;
   const base::Result<GateUpPlan> plan = gate_up_plan(problem, {});
   ASSERT_TRUE(plan.ok());
   EXPECT_EQ(plan.value().kind, GateUpKernelKind::kComposed);
-  EXPECT_EQ(plan.value().product.kind, GemmKernelKind::kDecode);
+  EXPECT_EQ(plan.value().product.kind, GemmKernelKind::kStream);
   EXPECT_EQ(to_string(plan.value()).find("product, then activation"), 0u);
   const ComposedWorkspace plain = composed_workspace(problem, 300);
   EXPECT_EQ(plain.gate_up, 512u);

@@ -159,4 +159,22 @@ StreamPlan plan_stream(const GemmProblem& problem, const GemmDevice& device,
   return best.plan;
 }
 
+StreamPlan plan_gate_up_stream(const GemmProblem& problem, const GemmDevice& device) {
+  StreamPlan plan;
+  const bool whole = problem.n > 0 && problem.n % (2 * kTileRows) == 0;
+  if (!whole || problem.m == 0 || problem.m > kGateUpMaxTokens || !is_simple(problem)) return {};
+  const int pairs = static_cast<int>(problem.n / (2 * kTileRows));
+  plan.tiles = 2 * pairs;
+  plan.slices = ceil_div(problem.k, kSliceColumns);
+  plan.chunk_rows = static_cast<int>(problem.m);
+  plan.blocks = std::min(pairs, device.multiprocessors);
+  plan.block_tiles = pairs / plan.blocks;
+  plan.more_tiles = pairs % plan.blocks;
+  plan.full = share_of(plan.slices);
+  plan.stages = kStreamGeneralStages;
+  const int tiles = 2 * ceil_div(pairs, plan.blocks);
+  plan.simple = lay_out(problem, device, tiles, plan) && plan.group_tiles == tiles;
+  return plan.simple ? plan : StreamPlan{};
+}
+
 }  // namespace halfbyte::ops

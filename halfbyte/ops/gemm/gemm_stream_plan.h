@@ -62,4 +62,9 @@ const char* no_stream(const GemmProblem& problem, const GemmDevice& device);
 StreamPlan plan_stream(const GemmProblem& problem, const GemmDevice& device,
                        std::vector<StreamPlan>* all = nullptr);
 
+// For few rows (stages == 0: more, or another reason) of a product of gate and up, n = 2I, whose
+// tiles come in pairs: block_tiles and more_tiles count pairs.
+inline constexpr std::int64_t kGateUpMaxTokens = 8;
+StreamPlan plan_gate_up_stream(const GemmProblem& problem, const GemmDevice& device);
+
 }  // namespace halfbyte::ops
