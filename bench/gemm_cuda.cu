@@ -8,7 +8,8 @@
 // times the L2; median of 9 replays after 3. Build, from the root, after a CUDA build in build/:
 //   nvcc -std=c++20 -O3 --fmad=false -gencode=arch=compute_90a,code=sm_90a -DHALFBYTE_WITH_CUDA=1
 //     '-DHALFBYTE_CUDA_ARCHS="90a"' -I. -Ibuild/include -o gemm_cuda bench/gemm_cuda.cu
-//     halfbyte/ops/gemm/gemm_cuda_*.cu halfbyte/ops/gemm/gemm_*plan.cpp -ldl
+//     $(ls halfbyte/ops/gemm/gemm_cuda_[!p]*.cu) halfbyte/ops/gemm/gemm_*_plan.cpp
+//     halfbyte/ops/gemm/gemm_plan.cpp -ldl
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -341,6 +342,36 @@ void bench_grouped() {
   }
 }
 
+// The gate-up products of the two models: the product alone, and with SiLU * mul and quantization.
+void bench_gate_up() {
+  for (const std::size_t shape : {std::size_t{0}, std::size_t{4}}) {
+    const auto& [n, k] = kShapes[shape];
+    for (const std::int64_t m : {1, 4, 8}) {
+      Product product(Format::kNvfp4, true, m, n, k);
+      Buffer codes(m * n / 4), scales(m * n / 32);
+      GateUpProblem problem;
+      problem.target.rows = problem.target.scale_rows = m;
+      problem.target.columns = n / 2;
+      problem.target.codes = codes.data;
+      problem.target.code_rows = {m, m, n / 4, 0};
+      problem.target.scales[0].data = scales.data;
+      problem.target.given_value = 16.0f;
+      const StreamPlan plan = plan_gate_up_stream(product.problem, kDevice);
+      if (plan.stages == 0) continue;
+      base::Execution execution;
+      const double fused = time_graph([&](int i, cudaStream_t stream) {
+        product.rotate(i);
+        problem.product = product.problem;
+        execution.stream = stream;
+        check(cuda::launch_gate_up_stream(problem, plan, execution, 0));
+      });
+      std::printf(
+          "{\"gate_up\": %ld, \"k\": %ld, \"m\": %ld, \"us\": %.2f, \"product_us\": %.2f},\n", n, k,
+          m, fused, time_decode(product));
+    }
+  }
+}
+
 void bench_large() {
   for (const auto& [n, k] : kShapes) {
     for (const std::int64_t m : {1, 16, 32, 64, 128, 256, 1024, 4096}) {
@@ -393,13 +424,16 @@ int main(int argc, char** argv) {
     bench_plans(rows);
   } else if (what == "layer") {
     bench_layer();
+  } else if (what == "gate_up") {
+    bench_gate_up();
   } else if (what == "grouped") {
     bench_grouped();
   } else if (what == "large") {
     bench_large();
   } else {
-    std::fprintf(stderr,
-                 "usage: gemm_cuda decode FORMAT A M.. | plans M.. | layer | grouped | large\n");
+    std::fprintf(
+        stderr,
+        "usage: gemm_cuda decode FORMAT A M.. | plans M.. | layer | gate_up | grouped | large\n");
     return 2;
   }
   std::printf("{}]\n");

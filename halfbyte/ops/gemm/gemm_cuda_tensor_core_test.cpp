@@ -280,6 +280,42 @@ TEST(GemmCudaTensorCore, SixteenBits) {
   expect_within_bound(
       {.m = 150, .n = 300, .k = 1056, .format = Format::kMxfp4, .a = DType::kBF16, .bias = true});
 }
+// Few rows: the stream kernel.
+TEST(GemmCudaTensorCore, SixteenBitsFewRows) {
+  if (!has_sm_90()) GTEST_SKIP() << "no sm_90 device";
+  for (const Format format : {Format::kNvfp4, Format::kMxfp4}) {
+    for (const DType a : {DType::kBF16, DType::kF16}) {
+      expect_within_bound({.m = 1, .n = 300, .k = 4096, .format = format, .a = a, .bias = true});
+      expect_within_bound({.m = 1, .n = 40, .k = 32, .format = format, .a = a});
+      expect_within_bound({.m = 5, .n = 4400, .k = 1056, .format = format, .a = a});
+      expect_within_bound(
+          {.m = 16, .n = 270, .k = 8224, .format = format, .a = a, .c = DType::kBF16});
+      expect_within_bound(
+          {.m = 9, .n = 100, .k = 544, .format = format, .a = a, .more_a = 3, .more_c = 2});
+      expect_within_bound({.m = 3, .n = 64, .k = 28672, .format = format, .a = a, .more_a = 8});
+    }
+  }
+}
+// A row of C depends on its row of A alone.
+TEST(GemmCudaTensorCore, SixteenBitsRowsAlone) {
+  if (!has_sm_90()) GTEST_SKIP() << "no sm_90 device";
+  for (const Format format : {Format::kNvfp4, Format::kMxfp4}) {
+    for (const std::int64_t m : {2, 8, 16}) {
+      const Case of{.m = m, .n = 1100, .k = 2080, .format = format, .a = DType::kBF16};
+      const Operands operands(of);
+      const std::vector<std::uint8_t> all = on_gpu(of, operands);
+      ASSERT_FALSE(all.empty());
+      for (const std::int64_t row : {std::int64_t{0}, m / 2, m - 1}) {
+        Case alone = of;
+        alone.m = 1;
+        Operands one = operands;
+        one.x.assign(operands.x.begin() + row * of.k, operands.x.begin() + (row + 1) * of.k);
+        const auto begin = all.begin() + row * of.n * 4;
+        EXPECT_EQ(on_gpu(alone, one), std::vector<std::uint8_t>(begin, begin + of.n * 4));
+      }
+    }
+  }
+}
 // More tiles than multiprocessors: blocks that take several.
 TEST(GemmCudaTensorCore, ManyTiles) {
   if (!has_sm_90()) GTEST_SKIP() << "no sm_90 device";

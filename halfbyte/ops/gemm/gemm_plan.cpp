@@ -32,9 +32,6 @@ const char* no_decode(const GemmProblem& problem, const GemmDevice& device) {
   return nullptr;
 }
 
-// Measured on an H200 (docs/performance.md).
-bool prefers_stream(const GemmProblem& problem) { return problem.m <= kStreamRows; }
-
 const char* method_name(GemmMethod method) {
   switch (method) {
     case GemmMethod::kTensorCore:
@@ -142,7 +139,10 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
     return plan;
   }
   const bool empty = problem.m == 0 || problem.n == 0;
-  if (no_decode(problem, device) == nullptr && !empty && !prefers_stream(problem)) {
+  // Measured on an H200 (docs/performance.md): the short stream kernel is the faster one.
+  const bool prefers_stream = problem.m <= kStreamRows && no_stream(problem, device) == nullptr &&
+                              plan_stream(problem, device).simple;
+  if (no_decode(problem, device) == nullptr && !empty && !prefers_stream) {
     const int rows = static_cast<int>(std::min<std::int64_t>(problem.m, kDecodeMaxTokens));
     plan.decode = plan_decode(choose_decode_shape(rows, problem.n, problem.k, device), problem.n,
                               problem.k, device);

@@ -58,8 +58,9 @@ enum class GemmKernelKind { kDecode, kStream, kAny, kDequantize, kTensorCore };
 // where that is impossible, cuBLASLt. W4A16 is bounded in any case.
 inline constexpr std::int64_t kTensorCoreFromRows = 33, kTensorCoreFromRows16Bit = 17;
 inline constexpr std::int64_t kDequantizeRows = 65;
-// Rows of A up to which the stream kernel is the faster one where both can compute a product.
-inline constexpr std::int64_t kStreamRows = 4;
+// Rows of A up to which the stream kernel, where it is the short one, is preferred to the decode
+// kernel.
+inline constexpr std::int64_t kStreamRows = 8;
 
 struct GemmPlan {
   GemmKernelKind kind = GemmKernelKind::kAny;

@@ -186,9 +186,10 @@ TEST(GemmPlan, Dequantize) {
 }
 
 TEST(GemmPlan, SaysWhatItIs) {
-  EXPECT_EQ(to_string(plan_of(decode_problem(8, 28672, 4096))),
-            "decode 8 tokens, 2 slices a warp, 16 warps along K, 1 rounds, 3 stages, 132 blocks of "
-            "172800 bytes, 1 launch: prepared NVFP4 weights, exact blocks on fp16 tensor cores");
+  EXPECT_EQ(
+      to_string(plan_of(decode_problem(16, 28672, 4096))),
+      "decode 16 tokens, 2 slices a warp, 16 warps along K, 1 rounds, 2 stages, 132 blocks of "
+      "197376 bytes, 1 launch: prepared NVFP4 weights, exact blocks on fp16 tensor cores");
   EXPECT_EQ(to_string(plan_of(decode_problem(1, 28672, 4096))),
             "stream 1 rows at a time, 14 tiles by 32 slices a phase, 1 rounds, clusters of "
             "1, 2 stages, 132 blocks of 86912 bytes, short: prepared weights, exact blocks on fp16 "
