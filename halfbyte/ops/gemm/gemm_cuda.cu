@@ -1,4 +1,6 @@
 // From a problem to its kernel.
+#include <string>
+
 #include "halfbyte/ops/gemm/gemm_cublaslt.h"
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
 #include "halfbyte/ops/gemm/gemm_cuda_tensor_core.h"
@@ -18,6 +20,7 @@ base::Result<GemmDevice> gemm_device(base::Device device) {
   HALFBYTE_RETURN_IF_ERROR(ask(&found.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin));
   found.compute_capability = major * 10 + minor;
   found.cublaslt = cublaslt::available().message();
+  found.has_sm_90a = std::string(HALFBYTE_CUDA_ARCHS).find("90a") != std::string::npos;
   return found;
 }
 

@@ -20,6 +20,8 @@ Kernel kernel_of(int tokens) {
       return tensor_core_kernel<kKind, 32>;
     case 64:
       return tensor_core_kernel<kKind, 64>;
+    case 96:
+      return tensor_core_kernel<kKind, 96>;
     default:
       return tensor_core_kernel<kKind, 128>;
   }

@@ -25,7 +25,7 @@ struct TensorCoreShape {
   static constexpr int kBoxBytes = kTokens * 128;  // of A: 64 columns
   static constexpr int kStageBytes = 2 * kBoxBytes + kTensorCoreWarps * kUnit;
   // Groups of kGroup products of 16 columns; while one is made, the one before is under way.
-  static constexpr int kGroup = kTokens == 128 ? 2 : 4, kParts = 8 / kGroup;
+  static constexpr int kGroup = kTokens >= 96 ? 2 : 4, kParts = 8 / kGroup;
   static constexpr bool kKeeps = kTokens != 128;  // registers suffice for what could be made anew
 };
 

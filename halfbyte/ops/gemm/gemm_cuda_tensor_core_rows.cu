@@ -14,7 +14,7 @@
 namespace halfbyte::ops::cuda {
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kThreads = 128, kRowsAtOnce = 4;
 
 struct RowsArgs {
   std::int64_t m, k;
@@ -22,7 +22,7 @@ struct RowsArgs {
   base::RowMap rows;
   const std::uint8_t* scales;
   ScaleLayout layout;
-  bool aligned;  // eight bytes of codes at a time
+  bool aligned;  // four bytes of codes at a time
   ScaleValue scale;
   float factor;
   float* decodes;  // nullptr: one for all
@@ -53,52 +53,54 @@ __device__ __forceinline__ void spread8(std::uint32_t codes, std::uint32_t (&to)
   to[3] = __byte_perm(even, odd, 0x7030) & 0xFF00FF00u;
 }
 
-// 16 columns a thread.
+// Eight columns a thread, of kRowsAtOnce rows.
 template <bool kMxfp4>
 __global__ void __launch_bounds__(kThreads) dequantize_rows_kernel(const RowsArgs args) {
   launch_dependents();
-  const std::int64_t pieces = args.k / 16, total = args.m * pieces;
-  const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i >= total) return;
-  const std::int64_t row = i / pieces, piece = i - row * pieces;
-  if (piece == 0 && args.decodes != nullptr)
-    args.decodes[row] = __fmul_rn(args.scale.decode(row), args.factor);
-  const std::uint8_t* codes = args.codes + args.rows.offset(row) + piece * 8;
-  uint2 words;
-  if (args.aligned) {
-    words = *reinterpret_cast<const uint2*>(codes);
-  } else {
-    words = make_uint2(load_word(codes), load_word(codes + 4));
-  }
-  const std::int64_t block = kMxfp4 ? piece / 2 : piece;
-  const std::uint8_t scale =
-      args.scales[formats::scale_offset(args.layout, row, block, kMxfp4 ? args.k / 32 : pieces)];
-  std::uint32_t out[8];
-  std::uint32_t(&low)[4] = *reinterpret_cast<std::uint32_t(*)[4]>(out);
-  std::uint32_t(&high)[4] = *reinterpret_cast<std::uint32_t(*)[4]>(out + 4);
-  spread8(words.x, low);
-  spread8(words.y, high);
-  if constexpr (kMxfp4) {
-    const float s = formats::e8m0_to_float(scale);
+  const std::int64_t piece = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const std::int64_t blocks = args.k / (kMxfp4 ? 32 : 16), block = piece / (kMxfp4 ? 4 : 2);
+  if (piece * 8 >= args.k) return;
+  for (std::int64_t first = std::int64_t{blockIdx.y} * kRowsAtOnce; first < args.m;
+       first += std::int64_t{gridDim.y} * kRowsAtOnce) {
+    std::uint32_t words[kRowsAtOnce], scales[kRowsAtOnce];
 #pragma unroll
-    for (std::uint32_t& pair : out) {
-      const float2 v = __half22float2(as_half2(pair));
-      pair = bits_of(__floats2bfloat162_rn(__fmul_rn(__fmul_rn(v.x, 16384.0f), s),
-                                           __fmul_rn(__fmul_rn(v.y, 16384.0f), s)));
+    for (int i = 0; i < kRowsAtOnce; ++i) {
+      const std::int64_t row = min(first + i, args.m - 1);
+      const std::uint8_t* codes = args.codes + args.rows.offset(row) + piece * 4;
+      words[i] = args.aligned ? *reinterpret_cast<const std::uint32_t*>(codes) : load_word(codes);
+      scales[i] = args.scales[formats::scale_offset(args.layout, row, block, blocks)];
     }
-  } else {
-    // S * 2^7 in fp16: the prepared form's.
-    std::uint32_t s = std::uint32_t{prepared_scale(scale)} << 7 | std::uint32_t{scale & 0x80u} << 8;
-    s |= s << 16;
 #pragma unroll
-    for (std::uint32_t& pair : out) pair = bits_of(__hmul2(as_half2(pair), as_half2(s)));
+    for (int i = 0; i < kRowsAtOnce; ++i) {
+      const std::int64_t row = first + i;
+      if (row >= args.m) return;
+      if (piece == 0 && args.decodes != nullptr)
+        args.decodes[row] = __fmul_rn(args.scale.decode(row), args.factor);
+      std::uint32_t out[4];
+      spread8(words[i], out);
+      if constexpr (kMxfp4) {
+        const float s = formats::e8m0_to_float(static_cast<std::uint8_t>(scales[i]));
+#pragma unroll
+        for (std::uint32_t& pair : out) {
+          const float2 v = __half22float2(as_half2(pair));
+          pair = bits_of(__floats2bfloat162_rn(__fmul_rn(__fmul_rn(v.x, 16384.0f), s),
+                                               __fmul_rn(__fmul_rn(v.y, 16384.0f), s)));
+        }
+      } else {
+        // S * 2^7 in fp16: the prepared form's.
+        std::uint32_t s = std::uint32_t{prepared_scale(static_cast<std::uint8_t>(scales[i]))} << 7;
+        s |= (scales[i] & 0x80u) << 8;
+        s |= s << 16;
+#pragma unroll
+        for (std::uint32_t& pair : out) pair = bits_of(__hmul2(as_half2(pair), as_half2(s)));
+      }
+      *reinterpret_cast<uint4*>(args.to + row * args.k + piece * 8) =
+          make_uint4(out[0], out[1], out[2], out[3]);
+    }
   }
-  auto* to = reinterpret_cast<uint4*>(args.to + row * args.k + piece * 16);
-  to[0] = make_uint4(out[0], out[1], out[2], out[3]);
-  to[1] = make_uint4(out[4], out[5], out[6], out[7]);
 }
 
-// 16 columns a thread, of rows of 16-bit elements anywhere.
+// Rows of 16-bit elements anywhere, an element a thread.
 __global__ void __launch_bounds__(kThreads)
     copy_rows_kernel(const std::uint16_t* x, base::RowMap rows, std::int64_t m, std::int64_t k,
                      std::uint16_t* to) {
@@ -150,10 +152,10 @@ base::Status launch_tensor_core_rows(const GemmProblem& problem, void* stream, v
                                       problem.m, problem.k, to);
     return simt::launch_status("gemm");
   }
-  const auto multiple_of_8 = [](std::int64_t value) { return value % 8 == 0; };
+  const auto multiple_of_4 = [](std::int64_t value) { return value % 4 == 0; };
   const base::RowMap& rows = problem.a_rows;
-  const bool aligned = multiple_of_8(reinterpret_cast<std::intptr_t>(problem.a_codes)) &&
-                       multiple_of_8(rows.inner_stride) && multiple_of_8(rows.outer_stride);
+  const bool aligned = multiple_of_4(reinterpret_cast<std::intptr_t>(problem.a_codes)) &&
+                       multiple_of_4(rows.inner_stride) && multiple_of_4(rows.outer_stride);
   RowsArgs args{};
   args.m = problem.m, args.k = problem.k;
   args.codes = problem.a_codes, args.rows = rows, args.aligned = aligned;
@@ -162,10 +164,12 @@ base::Status launch_tensor_core_rows(const GemmProblem& problem, void* stream, v
   args.factor = tensor_core_factor(problem);
   args.decodes = problem.a_scale.stride != 0 ? tensor_core_decodes(problem, workspace) : nullptr;
   args.to = to;
-  const std::int64_t blocks = (problem.m * (problem.k / 16) + kThreads - 1) / kThreads;
+  const dim3 blocks(static_cast<unsigned>((problem.k / 8 + kThreads - 1) / kThreads),
+                    static_cast<unsigned>(std::min<std::int64_t>(
+                        (problem.m + kRowsAtOnce - 1) / kRowsAtOnce, 65535)));
   const auto kernel = problem.format == Format::kMxfp4 ? dequantize_rows_kernel<true>
                                                        : dequantize_rows_kernel<false>;
-  kernel<<<static_cast<unsigned>(blocks), kThreads, 0, cuda_stream>>>(args);
+  kernel<<<blocks, kThreads, 0, cuda_stream>>>(args);
   return simt::launch_status("gemm");
 }
 

@@ -50,11 +50,15 @@ __device__ __forceinline__ void wgmma_wait() {
   ","                \
   "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 
-#define HALFBYTE_T64                                                     \
-  HALFBYTE_T32                                                           \
-  ","                                                                    \
-  "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48," \
-  "%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define HALFBYTE_T48 \
+  HALFBYTE_T32       \
+  ","                \
+  "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+
+#define HALFBYTE_T64 \
+  HALFBYTE_T48       \
+  ","                \
+  "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
 #define HALFBYTE_WGMMA(type, n, text, a0, a1, a2, a3, b, p, ...)                               \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #p                                         \
@@ -68,7 +72,7 @@ __device__ __forceinline__ void wgmma_wait() {
 template <int kTokens, bool kBf16>
 __device__ __forceinline__ void wgmma(float (&d)[kTokens / 2], const std::uint32_t (&a)[4],
                                       std::uint64_t tile, bool add) {
-  static_assert(kTokens == 16 || kTokens == 32 || kTokens == 64 || kTokens == 128);
+  static_assert(kTokens == 16 || kTokens == 32 || kTokens == 64 || kTokens == 96 || kTokens == 128);
   if constexpr (kTokens == 16 && kBf16) {
     HALFBYTE_WGMMA("bf16", 16, HALFBYTE_T8, 8, 9, 10, 11, 12, 13, HALFBYTE_D8(0));
   } else if constexpr (kTokens == 16) {
@@ -81,6 +85,12 @@ __device__ __forceinline__ void wgmma(float (&d)[kTokens / 2], const std::uint32
     HALFBYTE_WGMMA("bf16", 64, HALFBYTE_T32, 32, 33, 34, 35, 36, 37, HALFBYTE_D32(0));
   } else if constexpr (kTokens == 64) {
     HALFBYTE_WGMMA("f16", 64, HALFBYTE_T32, 32, 33, 34, 35, 36, 37, HALFBYTE_D32(0));
+  } else if constexpr (kTokens == 96 && kBf16) {
+    HALFBYTE_WGMMA("bf16", 96, HALFBYTE_T48, 48, 49, 50, 51, 52, 53, HALFBYTE_D32(0),
+                   HALFBYTE_D16(32));
+  } else if constexpr (kTokens == 96) {
+    HALFBYTE_WGMMA("f16", 96, HALFBYTE_T48, 48, 49, 50, 51, 52, 53, HALFBYTE_D32(0),
+                   HALFBYTE_D16(32));
   } else if constexpr (kTokens == 128 && kBf16) {
     HALFBYTE_WGMMA("bf16", 128, HALFBYTE_T64, 64, 65, 66, 67, 68, 69, HALFBYTE_D32(0),
                    HALFBYTE_D32(32));
@@ -94,6 +104,7 @@ __device__ __forceinline__ void wgmma(float (&d)[kTokens / 2], const std::uint32
 #undef HALFBYTE_T8
 #undef HALFBYTE_T16
 #undef HALFBYTE_T32
+#undef HALFBYTE_T48
 #undef HALFBYTE_T64
 #undef HALFBYTE_D8
 #undef HALFBYTE_D16

@@ -10,6 +10,7 @@ struct GemmDevice {
   int multiprocessors = 132;
   int shared_bytes = 227 * 1024;  // of a block, at most
   std::string cublaslt;           // why it is not there; empty: it is
+  bool has_sm_90a = true;         // this build has code for it
 };
 
 }  // namespace halfbyte::ops

@@ -17,7 +17,7 @@ struct GemmDevice;
 enum class TensorCoreKind { kFp16, kBf16, kMxfp4 };
 
 // Rows of A a block: the compiled ones.
-inline constexpr int kTensorCoreTokens[] = {16, 32, 64, 128};
+inline constexpr int kTensorCoreTokens[] = {16, 32, 64, 96, 128};
 inline constexpr int kTensorCoreWarps = 16;                           // that multiply: 16 rows of N
 inline constexpr int kTensorCoreRows = kTensorCoreWarps * kTileRows;  // of N a block
 // What the operands are scaled by: NVFP4 weights, and NVFP4 A, by 2^-7, MXFP4 weights by 2^-64.
@@ -53,6 +53,9 @@ const char* no_tensor_core(const GemmProblem& problem, const GemmDevice& device)
 // Clusters of `split` blocks that run together.
 int tensor_core_clusters(const GemmDevice& device, int split);
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device);
+// About what it takes, to compare plans.
+std::int64_t tensor_core_nanoseconds(const GemmProblem& problem, const TensorCorePlan& plan,
+                                     const GemmDevice& device);
 // With numbers of the caller's; tokens == 0: it does not fit.
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device, int tokens,
                                 int split);

@@ -108,6 +108,7 @@ TEST(GemmTensorCorePlan, WhatItDoesNotTake) {
   good.quantized = true;
   EXPECT_NE(why(good, {80, 108, 163 * 1024, ""}).find("sm_90"), std::string::npos);
   EXPECT_NE(why(good, {100, 148, 227 * 1024, ""}).find("sm_90"), std::string::npos);
+  EXPECT_NE(why(good, {90, 132, 227 * 1024, "", false}).find("sm_90a"), std::string::npos);
   EXPECT_NE(why(good, {90, 132, 20 * 1024, ""}).find("shared memory"), std::string::npos);
   GemmProblem problem = good;
   problem.form = WeightForm::kPlain;
