@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <string>
 
@@ -30,20 +31,43 @@ inline base::Status launch_status(const char* kernel) {
   return cuda_status(kernel, cudaGetLastError());
 }
 
+// What a launcher asks of a device, asked once.
+struct DeviceProperties {
+  int multiprocessors = 1;
+  bool launches_early = false;  // programmatic launch: sm_90 and later
+};
+
+inline DeviceProperties device_properties(int device) {
+  constexpr int kDevices = 64;
+  static std::atomic<int> known[kDevices] = {};  // 2 * multiprocessors + launches_early
+  const bool keeps = device >= 0 && device < kDevices;
+  int value = keeps ? known[device].load(std::memory_order_relaxed) : 0;
+  if (value == 0) {
+    int count = 0, major = 0;
+    if (cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess) {
+      return {};
+    }
+    value = 2 * count + static_cast<int>(major >= 9);
+    if (keeps) known[device].store(value, std::memory_order_relaxed);
+  }
+  return {value / 2, value % 2 != 0};
+}
+
 // Where and how a kernel is launched.
 struct LaunchOptions {
   cudaStream_t stream = nullptr;
-  bool programmatic = false;  // it waits for the kernel before by itself (sm_90 and later)
+  bool programmatic = false;      // it waits for the kernel before by itself
+  bool constant_weights = false;  // no kernel writes them: they need not wait
+  DeviceProperties device;
 };
 
 inline LaunchOptions launch_options(const base::Execution& execution, int device) {
   LaunchOptions options;
   options.stream = static_cast<cudaStream_t>(execution.stream);
-  int major = 0;
-  options.programmatic =
-      execution.programmatic_launch &&
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-      major >= 9;
+  options.device = device_properties(device);
+  options.programmatic = execution.programmatic_launch && options.device.launches_early;
+  options.constant_weights = execution.constant_weights;
   return options;
 }
 

@@ -121,6 +121,17 @@ struct RowEncoder<formats::Format::kNvfp4> {
   HALFBYTE_HD static RowEncoder from_amax(float amax, const TileQuantization& how) {
     return make(formats::nvfp4_scale_from_amax(amax, how.scale_rule), how);
   }
+  // from_amax with one question about the range.
+  __device__ __forceinline__ static RowEncoder of_row(float amax, const TileQuantization& how) {
+    using numerics::device::divide_ordinary;
+    constexpr float kRange = formats::kNvfp4Range;
+    if (how.scale_rule == formats::ScaleRule::kTe || !numerics::device::is_ordinary(amax)) {
+      return from_amax(amax, how);
+    }
+    const float encode = divide_ordinary(kRange, amax, numerics::device::reciprocal(amax));
+    const float decode = divide_ordinary(amax, kRange, 1.0f / kRange);
+    return {{encode, decode, false}, formats::kOneSixth, encode, how.scale_rule, true};
+  }
   __device__ __forceinline__ float decode() const { return scale.decode; }
   __device__ __forceinline__ bool is_fast() const { return fast; }
 
@@ -151,6 +162,9 @@ struct RowEncoder<formats::Format::kMxfp4> {
   HALFBYTE_HD static RowEncoder from_amax(float, const TileQuantization& how) {
     return {how.mx_rule};
   }
+  __device__ __forceinline__ static RowEncoder of_row(float, const TileQuantization& how) {
+    return {how.mx_rule};
+  }
   __device__ __forceinline__ float decode() const { return 1.0f; }
   __device__ __forceinline__ bool is_fast() const { return true; }
 
@@ -179,6 +193,9 @@ struct RowEncoder<formats::Format::kFp8> {
   }
   HALFBYTE_HD static RowEncoder from_amax(float amax, const TileQuantization&) {
     return {formats::fp8_scale_from_amax(amax)};
+  }
+  __device__ __forceinline__ static RowEncoder of_row(float amax, const TileQuantization& how) {
+    return from_amax(amax, how);
   }
   __device__ __forceinline__ float decode() const { return scale.decode; }
   __device__ __forceinline__ bool is_fast() const { return true; }

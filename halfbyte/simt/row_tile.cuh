@@ -6,16 +6,22 @@
 //   y -> memory, amax, RowEncoder -> codes, scales <----------+
 //
 // Leaf (warp * kLeaves + j) * 32 + lane is the j-th of a lane: a warp's leaves are neighbours, and
-// a subtree of the canonical sum. Rows of one warp share a CTA and meet no barrier; where nothing
-// of a row is summed, it may be split over CTAs. A Source gives a room's part:
+// a subtree of the canonical sum. Rows of one warp share a CTA and meet no barrier. Where nothing
+// of a row is summed, it may be split over CTAs; where something is and rows are few, several CTAs
+// read all of a row, and each writes a part. A Source gives a room's part:
 //
 //   using Element = T, Y = Packed<T> or PairedLeaf<T>;    struct Raw, Constants;
 //   static constexpr bool kQuantizes, kPlain, kSums;      static constexpr Format kFormat;
-//   bool constants_first                                  no kernel writes them: fetch before
-//   waiting void prefetch_constants(int leaf) const void load_constants(int leaf, Constants&) const
-//   what all rows share, e.g. the weight Raw fetch(row, leaf) const loads alone void load(raw, row,
-//   leaf, active, float (&h)[16])     kSums; may store (the residual) float row_value(float sum)
-//   const                      kSums: rstd void finish(h, row_value, constants, Y& y) const kSums
+//   static constexpr bool kUpdates                        a row is read and written: the residual
+//   bool constants_first                                  no kernel writes them: fetch early
+//   void prefetch_constants(int leaf) const               before the wait, if so
+//   void load_constants(int leaf, Constants&) const       what all rows share: the weight
+//   void fetch(row, leaf, Raw&) const                     loads alone
+//   void fetch_updated(row, leaf, Raw&) const             of what is updated; clear_updated(Raw&)
+//   Packed<T> load(raw) const                             kSums: h
+//   void store_update(h, row, leaf) const                 kUpdates
+//   float row_value(float sum) const                      kSums: rstd
+//   void finish(h, row_value, constants, Y& y) const      kSums
 //   void make(raw, Y& y) const                            not kSums
 //
 // kPlain: y is quantized into one layout, and nothing else; the code of other wishes is absent.
@@ -39,6 +45,7 @@ struct TileOutputs {
   std::uint32_t row_ctas = 0;   // the CTAs after them write the scales' padding
   std::uint32_t row_split = 1;  // CTAs of a row
   bool programmatic = false;    // launched so: wait for the kernel before, before the first read
+  std::uint32_t nothing = 0;    // 0, but the compiler does not know it
   std::uint32_t y_stride = 0;   // bytes
   void* y = nullptr;
   float* amax = nullptr;  // of the tensor; holds +0 before the launch
@@ -87,8 +94,13 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
   constexpr formats::Format kFormat = Source::kFormat;
   constexpr int kCodeBytes = kLeafCodeBytes<kFormat>;
   constexpr int kBlockLeaves = kFormat == formats::Format::kMxfp4 ? 2 : 1;
-  constexpr bool kOneWarp = kScope == TileScope::kWarp, kSplit = kScope == TileScope::kSplit;
+  constexpr bool kOneWarp = kScope == TileScope::kWarp, kSplit = kScope == TileScope::kSplit,
+                 kShared = kScope == TileScope::kShared;
   static_assert(!kSplit || (!Source::kSums && !kRowScales));
+  static_assert(!kShared || !Source::kUpdates);  // others might read what one has updated
+  // Four leaves a lane as floats would need more registers than there are: they stay packed from
+  // the sum to the end, and the constants come from the cache each time.
+  constexpr bool kKeepsPacked = kLeaves == 4;
   using Encoder = RowEncoder<kFormat>;
   __shared__ TileScratch scratch;
   const auto& target = out.target;
@@ -96,12 +108,14 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
   const int warps = kOneWarp ? 1 : static_cast<int>(blockDim.x) / 32;  // of a row in this CTA
   const int warp = (kOneWarp ? 0 : static_cast<int>(threadIdx.x) / 32) +
                    (kSplit ? static_cast<int>(blockIdx.x % out.row_split) * warps : 0);
-  const std::uint32_t step = kOneWarp ? out.row_ctas * blockDim.y
-                             : kSplit ? out.row_ctas / out.row_split
-                                      : out.row_ctas;
-  std::uint32_t row = kOneWarp ? blockIdx.x * blockDim.y + threadIdx.y
-                      : kSplit ? blockIdx.x / out.row_split
-                               : blockIdx.x;
+  const std::uint32_t step = kOneWarp            ? out.row_ctas * blockDim.y
+                             : kSplit || kShared ? out.row_ctas / out.row_split
+                                                 : out.row_ctas;
+  std::uint32_t row = kOneWarp            ? blockIdx.x * blockDim.y + threadIdx.y
+                      : kSplit || kShared ? blockIdx.x / out.row_split
+                                          : blockIdx.x;
+  // kShared: whether this warp's part of the row is the CTA's to write.
+  const bool writes = !kShared || warp * out.row_split / warps == blockIdx.x % out.row_split;
   const int first_leaf = warp * kLeaves * 32 + lane;
   bool active[kLeaves];
 #pragma unroll
@@ -119,15 +133,28 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
     }
   }
 
-  typename Source::Constants constants[kLeaves];
+  typename Source::Constants constants[kKeepsPacked ? 1 : kLeaves];
   typename Source::Raw raw[kLeaves];
 #pragma unroll
   for (int j = 0; j < kLeaves; ++j) raw[j] = Source::no_raw();
+  // What is updated is fetched with the rest where there are registers for it; else half way
+  // through the encoding of the row before.
+  constexpr bool kUpdates = Source::kUpdates, kFetchesTwice = kKeepsPacked && kUpdates;
+  const auto fetch_updated = [&](std::uint32_t from) {
+    if constexpr (kUpdates) {
+#pragma unroll
+      for (int j = 0; j < kLeaves; ++j) {
+        if (kFetchesTwice) source.clear_updated(raw[j]);  // so that nothing is kept in between
+        if (active[j] && from < out.rows) source.fetch_updated(from, first_leaf + j * 32, raw[j]);
+      }
+    }
+  };
   const auto fetch = [&](std::uint32_t from) {
 #pragma unroll
     for (int j = 0; j < kLeaves; ++j) {
-      if (active[j]) raw[j] = source.fetch(from, first_leaf + j * 32);
+      if (active[j]) source.fetch(from, first_leaf + j * 32, raw[j]);
     }
+    if constexpr (!kFetchesTwice) fetch_updated(from);
   };
   if (source.constants_first) source.prefetch_constants(first_leaf);
   wait_for_previous_kernel(out.programmatic);
@@ -136,10 +163,15 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
     if (target.from == TileScaleFrom::kGiven) scale_input = *target.given;
     if (target.from == TileScaleFrom::kAmax) scale_input = *target.tensor_amax;
   }
-  if (row < out.rows) fetch(row);
+  if (row < out.rows) {
+    fetch(row);
+    if constexpr (kFetchesTwice) fetch_updated(row);
+  }
+  if constexpr (!kKeepsPacked) {
 #pragma unroll
-  for (int j = 0; j < kLeaves; ++j) {
-    if (active[j]) source.load_constants(first_leaf + j * 32, constants[j]);
+    for (int j = 0; j < kLeaves; ++j) {
+      if (active[j]) source.load_constants(first_leaf + j * 32, constants[j]);
+    }
   }
 
   if (!kOneWarp && (Source::kSums || kRowScales)) scratch.pad(warps, lane);
@@ -172,18 +204,25 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
   while (row < out.rows) {
     const std::uint32_t next = row + step;
     typename Source::Y y[kLeaves];
+    [[maybe_unused]] Packed<T> packed[Source::kSums ? kLeaves : 1];
     if constexpr (Source::kSums) {
-      float h[kLeaves][kLeaf];
-#pragma unroll
-      for (int j = 0; j < kLeaves; ++j) {
-        source.load(raw[j], row, first_leaf + j * 32, active[j], h[j]);
-        // Opaque, so that they are kept, not made again of the packed ones.
-#pragma unroll
-        for (int i = 0; i < kLeaf; ++i) asm("" : "+f"(h[j][i]));
-      }
+      // Opaque, so that they are kept as they are, not made again of each other.
+      float h[kKeepsPacked ? 1 : kLeaves][kLeaf];
       float sums[kLeaves];
 #pragma unroll
-      for (int j = 0; j < kLeaves; ++j) sums[j] = numerics::leaf_sum_of_squares(h[j]);
+      for (int j = 0; j < kLeaves; ++j) {
+        packed[j] = source.load(raw[j]);
+        if (kUpdates && active[j]) {
+          source.store_update(packed[j], row, first_leaf + j * 32);
+        }
+        float(&values)[kLeaf] = h[kKeepsPacked ? 0 : j];
+        unpack(packed[j], values);
+        if constexpr (!kKeepsPacked) {
+#pragma unroll
+          for (int i = 0; i < kLeaf; ++i) asm("" : "+f"(values[i]));
+        }
+        sums[j] = numerics::leaf_sum_of_squares(values);
+      }
       if (next < out.rows) fetch(next);
       float value = warp_tree_sum(sums, lane);
       if constexpr (!kOneWarp) {
@@ -191,9 +230,24 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
         __syncthreads();
         value = tree_of_warps(scratch.sums[parity], warps);
       }
+      if (kShared && !kRowScales && !writes) {
+        parity ^= 1;
+        row = next;
+        continue;
+      }
       value = source.row_value(value);
 #pragma unroll
-      for (int j = 0; j < kLeaves; ++j) source.finish(h[j], value, constants[j], y[j]);
+      for (int j = 0; j < kLeaves; ++j) {
+        if constexpr (kKeepsPacked) {
+          if (active[j]) source.load_constants(first_leaf + j * 32, constants[0]);
+            // Or they would be kept unpacked from the sum on.
+#pragma unroll
+          for (std::uint32_t& word : packed[j].words) word ^= out.nothing;
+          unpack(packed[j], h[0]);
+        }
+        constexpr bool kOne = kKeepsPacked;
+        source.finish(h[kOne ? 0 : j], value, constants[kOne ? 0 : j], y[j]);
+      }
     } else {
 #pragma unroll
       for (int j = 0; j < kLeaves; ++j) source.make(raw[j], y[j]);
@@ -232,8 +286,8 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
             __syncthreads();
             of_row = __reduce_max_sync(~0u, scratch.maxima[parity][lane]);
           }
-          encoder = Encoder::from_amax(numerics::bits_float(of_row), target.how);
-          if (first_leaf == 0) target.row_scale[row] = encoder.decode();
+          encoder = Encoder::of_row(numerics::bits_float(of_row), target.how);
+          if (writes && first_leaf == 0) target.row_scale[row] = encoder.decode();
         }
       }
       std::uint8_t* codes = tile_address(code_column, row, target.code_stride);
@@ -249,22 +303,24 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
                            tiles * target.scales[1].column_step] = static_cast<std::uint8_t>(scale);
         }
       };
-      if (__builtin_expect(encoder.is_fast(), 1)) {
+      const auto encode_all = [&](const auto& encode) {
 #pragma unroll
         for (int j = 0; j < kLeaves; ++j) {
+          if (kFetchesTwice && j == kLeaves / 2) fetch_updated(next);
           LeafCodes words;
-          const std::uint32_t scale = encoder.encode(y[j], words);
+          const std::uint32_t scale = encode(y[j], words);
           put(j, words, scale);
         }
+      };
+      if (!writes) {  // another CTA does
+      } else if (__builtin_expect(encoder.is_fast(), 1)) {
+        encode_all([&](const auto& leaf, LeafCodes& words) { return encoder.encode(leaf, words); });
       } else {
-#pragma unroll
-        for (int j = 0; j < kLeaves; ++j) {
-          LeafCodes words;
-          const std::uint32_t scale = encoder.encode_any(y[j], words);
-          put(j, words, scale);
-        }
+        encode_all(
+            [&](const auto& leaf, LeafCodes& words) { return encoder.encode_any(leaf, words); });
       }
     }
+    if constexpr (kFetchesTwice && !Source::kQuantizes) fetch_updated(next);
     parity ^= 1;
     row = next;
   }

@@ -33,8 +33,9 @@ __device__ __forceinline__ float warp_tree_sum(float (&values)[N], int lane) {
   return sum;
 }
 
-// Over what a row lies: a warp, a CTA, or several CTAs, where nothing is exchanged between them.
-enum class TileScope { kWarp, kCta, kSplit };
+// Over what a row lies: a warp, a CTA, or several CTAs that exchange nothing: kSplit, where each
+// has its part; kShared, where each reads all of the row and writes a part.
+enum class TileScope { kWarp, kCta, kSplit, kShared };
 
 // Shared memory of the collectives of a CTA, one value a warp; two of each, so that one barrier a
 // use is enough. What is after the last warp is zero.

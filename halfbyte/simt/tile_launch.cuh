@@ -36,17 +36,19 @@ inline bool takes_tiles(const formats::RowTarget& target) {
   return fp8 || target.scales[0].data != nullptr;
 }
 
-inline int multiprocessors_of_device(int device) {
-  constexpr int kDevices = 64;
-  static std::atomic<int> known[kDevices] = {};
-  const bool keeps = device >= 0 && device < kDevices;
-  int count = keeps ? known[device].load(std::memory_order_relaxed) : 0;
-  if (count == 0) {
-    if (cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
-      return 1;
-    if (keeps) known[device].store(count, std::memory_order_relaxed);
-  }
-  return count;
+inline std::uint32_t stride_bytes(const base::RowMap& map, std::int64_t element_bytes) {
+  return static_cast<std::uint32_t>(map.inner_stride * element_bytes);
+}
+
+// What every room says of its rows; y and amax are the room's to add.
+template <formats::Format F>
+TileOutputs<F> tile_outputs(std::int64_t rows, std::int64_t columns,
+                            const formats::RowTarget* target) {
+  TileOutputs<F> out;
+  out.rows = static_cast<std::uint32_t>(rows);
+  out.leaves = static_cast<int>(columns / kLeaf);
+  if (target != nullptr) out.target = tile_target<F>(*target);
+  return out;
 }
 
 // CTAs of a kernel that fit on a multiprocessor at once. kKernel has a memory of its own.
@@ -81,7 +83,10 @@ base::Status visit_format(formats::Format format, const Visitor& visitor) {
 }
 
 template <class Source, int kLeaves, TileScope kScope, bool kRowScales>
-__global__ void __launch_bounds__(kScope == TileScope::kWarp ? 128 : 32 * kMostTileWarps)
+__global__ void __launch_bounds__(kScope == TileScope::kWarp ? 128 : 32 * kMostTileWarps,
+                                  kScope == TileScope::kCta && kLeaves == 1 && !Source::kUpdates
+                                      ? 2
+                                      : 1)
     row_tile_kernel(const __grid_constant__ Source source,
                     const __grid_constant__ TileOutputs<Source::kFormat> out) {
   run_row_tiles<Source, kLeaves, kScope, kRowScales>(source, out);
@@ -89,12 +94,11 @@ __global__ void __launch_bounds__(kScope == TileScope::kWarp ? 128 : 32 * kMostT
 
 template <class Source, int kLeaves, TileScope kScope, bool kRowScales>
 base::Status launch_row_tile_kernel(const Source& source, TileOutputs<Source::kFormat> out,
-                                    const TilePlan& plan, int multiprocessors,
-                                    const LaunchOptions& options) {
+                                    const TilePlan& plan, const LaunchOptions& options) {
   constexpr auto kKernel = row_tile_kernel<Source, kLeaves, kScope, kRowScales>;
   const std::int64_t rows = (std::int64_t{out.rows} + plan.rows_a_cta - 1) / plan.rows_a_cta;
   const std::int64_t resident =
-      std::int64_t{multiprocessors} * resident_ctas<kKernel>(plan.threads());
+      std::int64_t{options.device.multiprocessors} * resident_ctas<kKernel>(plan.threads());
   constexpr std::int64_t kRowsACta = 2;  // of those that do not stay
   std::int64_t row_ctas =
       std::min(rows, plan.persistent ? std::max<std::int64_t>(resident / plan.split, 1)
@@ -120,12 +124,10 @@ base::Status launch_row_tile_kernel(const Source& source, TileOutputs<Source::kF
 // The kernel of a plan; tile_plan.h knows which there are.
 template <bool kRowScales, class Source>
 base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source::kFormat>& out,
-                                 const TilePlan& plan, int multiprocessors,
-                                 const LaunchOptions& options) {
+                                 const TilePlan& plan, const LaunchOptions& options) {
   constexpr bool kWholeRows = Source::kSums || kRowScales;
   const auto with = [&]<int kLeaves, TileScope kScope>() {
-    return launch_row_tile_kernel<Source, kLeaves, kScope, kRowScales>(source, out, plan,
-                                                                       multiprocessors, options);
+    return launch_row_tile_kernel<Source, kLeaves, kScope, kRowScales>(source, out, plan, options);
   };
   if constexpr (!kWholeRows) {
     if (plan.split > 1) {
@@ -135,6 +137,9 @@ base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source:
       return with.template operator()<2, TileScope::kSplit>();
     }
   } else {
+    if constexpr (Source::kPlain && !Source::kUpdates) {
+      if (plan.shared) return with.template operator()<1, TileScope::kShared>();
+    }
     if (plan.leaves_a_lane == 4) return with.template operator()<4, TileScope::kCta>();
   }
   if constexpr (Source::kPlain) {
@@ -147,19 +152,15 @@ base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source:
 
 template <class Source>
 base::Status launch_row_tiles(const Source& source, const TileOutputs<Source::kFormat>& out,
-                              const TilePlan& plan, int multiprocessors,
-                              const LaunchOptions& options) {
-  if constexpr (Source::kQuantizes && !Source::kPlain) {
-    if (out.target.scale_a_row()) {
-      return launch_row_tiles_of<true>(source, out, plan, multiprocessors, options);
-    }
+                              const TilePlan& plan, const LaunchOptions& options) {
+  // MXFP4 has no fp32 scale.
+  if constexpr (Source::kQuantizes && Source::kFormat != formats::Format::kMxfp4) {
+    if (out.target.scale_a_row()) return launch_row_tiles_of<true>(source, out, plan, options);
   }
-  return launch_row_tiles_of<false>(source, out, plan, multiprocessors, options);
+  return launch_row_tiles_of<false>(source, out, plan, options);
 }
 
 // Whether a plain source can do what is wanted, as far as the target says.
-inline bool is_plain(const formats::RowTarget& target) {
-  return !target.scale_a_row() && target.scales[1].data == nullptr;
-}
+inline bool is_plain(const formats::RowTarget& target) { return target.scales[1].data == nullptr; }
 
 }  // namespace halfbyte::simt

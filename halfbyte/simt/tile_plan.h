@@ -2,6 +2,7 @@
 // testable without a GPU.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -13,6 +14,7 @@ struct TilePlan {
   int warps = 0;           // of a CTA and a row, 1 to 16
   int rows_a_cta = 0;      // more than 1 for rows of one warp alone
   int split = 1;           // CTAs of a row
+  bool shared = false;     // each of them reads all of it, and writes a part
   bool persistent = true;  // CTAs stay and take rows while there are any; else two rows each
   bool plain = true;       // by the kernels for plain problems
 
@@ -46,15 +48,21 @@ inline TilePlan tile_layout(const TileProblem& problem) {
     return (leaves + 32 * leaves_a_lane - 1) / (32 * leaves_a_lane);
   };
   if (leaves <= 32) return {1, 1, kRowsOfOneWarp};
-  const bool few_rows = problem.rows <= 2 * std::int64_t{problem.multiprocessors};
-  if (few_rows && problem.plain && warps(1) <= kMostTileWarps) {
-    const bool splits = !problem.whole_rows && problem.rows * 2 <= problem.multiprocessors;
-    return splits && warps(1) > 4 ? TilePlan{1, 4, 1, (warps(1) + 3) / 4}
-                                  : TilePlan{1, warps(1), 1};
+  const bool takes_one_leaf = problem.plain && warps(1) <= kMostTileWarps;
+  if (takes_one_leaf && !problem.whole_rows &&
+      problem.rows <= 2 * std::int64_t{problem.multiprocessors}) {
+    const bool splits = problem.rows * 2 <= problem.multiprocessors && warps(1) > 4;
+    return splits ? TilePlan{1, 4, 1, (warps(1) + 3) / 4} : TilePlan{1, warps(1), 1};
+  }
+  if (takes_one_leaf && problem.whole_rows && problem.rows * 4 <= problem.multiprocessors) {
+    // Not where one CTA could read what another has updated.
+    const bool shares = warps(1) > 4 && !problem.updates_rows;
+    return shares ? TilePlan{1, warps(1), 1, std::min(4, (warps(1) + 3) / 4), true}
+                  : TilePlan{1, warps(1), 1};
   }
   if (warps(2) <= kMostTileWarps) {
     const bool persistent = !problem.updates_rows || problem.rows < 16 * problem.multiprocessors;
-    return {2, warps(2), 1, 1, persistent};
+    return {2, warps(2), 1, 1, false, persistent};
   }
   if (!problem.whole_rows) return {2, 8, 1, (warps(2) + 7) / 8};
   return {4, warps(4), 1};
@@ -71,6 +79,7 @@ inline std::string to_string(const TilePlan& plan) {
   return std::to_string(plan.rows_a_cta) + " rows a CTA, " + std::to_string(plan.warps) +
          " warps, " + std::to_string(plan.leaves_a_lane) + " leaves a lane" +
          (plan.split > 1 ? ", " + std::to_string(plan.split) + " CTAs a row" : "") +
+         (plan.shared ? " that each read all of it" : "") +
          (plan.persistent ? "" : ", two rows a CTA");
 }
 

@@ -132,7 +132,7 @@ base::Status launch_dequantize_tiles(const DequantizeProblem& problem,
   args.codes = problem.codes;
   args.code_stride = static_cast<std::uint32_t>(problem.code_rows.inner_stride);
   args.x = problem.x.data;
-  args.x_stride = static_cast<std::uint32_t>(problem.x.map.inner_stride * std::int64_t{sizeof(T)});
+  args.x_stride = simt::stride_bytes(problem.x.map, sizeof(T));
   if (problem.format != formats::Format::kFp8) {
     args.scales = simt::tile_scales({const_cast<std::uint8_t*>(problem.scales), problem.layout},
                                     problem.x.columns / formats::block_elements(problem.format));

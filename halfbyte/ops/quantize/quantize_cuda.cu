@@ -17,10 +17,10 @@ base::Status quantize(const Rows& x, const formats::RowTarget& target, base::Dev
     formats::RowTarget resolved = target;
     if (target.mode == formats::ScaleMode::kComputed) {
       float* amax = static_cast<float*>(execution.workspace);
-      HALFBYTE_RETURN_IF_ERROR(launch_amax<T>(x, false, amax, device.index, options));
+      HALFBYTE_RETURN_IF_ERROR(launch_amax<T>(x, false, amax, options));
       resolved.tensor_amax = amax;
     }
-    return launch_quantize<T>(x, resolved, device.index, options);
+    return launch_quantize<T>(x, resolved, options);
   });
 }
 
@@ -38,8 +38,7 @@ base::Status amax(const Rows& x, bool per_row, float* amax, base::Device device,
   const simt::DeviceScope scope(device);
   HALFBYTE_RETURN_IF_ERROR(scope.status());
   return numerics::visit_float(x.dtype, [&]<class T>(T) {
-    return launch_amax<T>(x, per_row, amax, device.index,
-                          simt::launch_options(execution, device.index));
+    return launch_amax<T>(x, per_row, amax, simt::launch_options(execution, device.index));
   });
 }
 

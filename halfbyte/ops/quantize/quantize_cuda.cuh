@@ -90,25 +90,23 @@ __global__ void dequantize_kernel(const DequantizeProblem problem) {
 }
 
 template <class T>
-base::Status launch_quantize(const Rows& x, const formats::RowTarget& target, int device,
+base::Status launch_quantize(const Rows& x, const formats::RowTarget& target,
                              const simt::LaunchOptions& options) {
-  const int multiprocessors = simt::multiprocessors_of_device(device);
-  if (const simt::TilePlan plan = quantize_tile_plan(x, &target, device)) {
-    return launch_quantize_tiles<T>(x, target, plan, multiprocessors, options);
+  if (const simt::TilePlan plan = quantize_tile_plan(x, &target, options.device)) {
+    return launch_quantize_tiles<T>(x, target, plan, options);
   }
   return simt::launch_rows<quantize_kernel<T>>("quantize_kernel", x.map.rows, x.columns, &target,
                                                options.stream, x, target);
 }
 
 template <class T>
-base::Status launch_amax(const Rows& x, bool per_row, float* amax, int device,
+base::Status launch_amax(const Rows& x, bool per_row, float* amax,
                          const simt::LaunchOptions& options) {
   if (!per_row) HALFBYTE_RETURN_IF_ERROR(simt::zero_amax(amax, options.stream));
-  const int multiprocessors = simt::multiprocessors_of_device(device);
-  const simt::TilePlan plan = quantize_tile_plan(x, nullptr, device);
+  const simt::TilePlan plan = quantize_tile_plan(x, nullptr, options.device);
   if (!per_row && plan) {
     using Source = QuantizeTileSource<T, false, formats::Format::kFp8, false>;
-    return launch_quantize_tiles<Source>(x, nullptr, amax, plan, multiprocessors, options);
+    return launch_quantize_tiles<Source>(x, nullptr, amax, plan, options);
   }
   return simt::launch_rows<amax_kernel<T>>("amax_kernel", x.map.rows, x.columns, nullptr,
                                            options.stream, x, per_row, amax);
@@ -123,12 +121,12 @@ base::Status launch_dequantize(const DequantizeProblem& problem,
 }
 
 // Instantiated in quantize_cuda_<type>.cu.
-#define HALFBYTE_QUANTIZE_LAUNCHERS(prefix, T)                                                 \
-  prefix template base::Status launch_quantize<T>(const Rows&, const formats::RowTarget&, int, \
-                                                  const simt::LaunchOptions&);                 \
-  prefix template base::Status launch_amax<T>(const Rows&, bool, float*, int,                  \
-                                              const simt::LaunchOptions&);                     \
-  prefix template base::Status launch_dequantize<T>(const DequantizeProblem&,                  \
+#define HALFBYTE_QUANTIZE_LAUNCHERS(prefix, T)                                            \
+  prefix template base::Status launch_quantize<T>(const Rows&, const formats::RowTarget&, \
+                                                  const simt::LaunchOptions&);            \
+  prefix template base::Status launch_amax<T>(const Rows&, bool, float*,                  \
+                                              const simt::LaunchOptions&);                \
+  prefix template base::Status launch_dequantize<T>(const DequantizeProblem&,             \
                                                     const simt::LaunchOptions&);
 
 }  // namespace halfbyte::ops::cuda

@@ -14,7 +14,7 @@ struct QuantizeTileSource {
   using Y = simt::Packed<T>;
   using Raw = simt::Packed<T>;
   struct Constants {};
-  static constexpr bool kSums = false, kQuantizes = kQuantizes_, kPlain = kPlain_;
+  static constexpr bool kSums = false, kUpdates = false, kQuantizes = kQuantizes_, kPlain = kPlain_;
   static constexpr formats::Format kFormat = F;
   static constexpr bool constants_first = false;
 
@@ -24,14 +24,14 @@ struct QuantizeTileSource {
   __device__ __forceinline__ void prefetch_constants(int) const {}
   __device__ __forceinline__ void load_constants(int, Constants&) const {}
   static __device__ __forceinline__ Raw no_raw() { return simt::zero_leaf<T>(); }
-  __device__ __forceinline__ Raw fetch(std::uint32_t row, int leaf) const {
-    return simt::load_leaf(simt::tile_address(x, row, stride) + leaf * simt::kLeaf);
+  __device__ __forceinline__ void fetch(std::uint32_t row, int leaf, Raw& raw) const {
+    raw = simt::load_leaf(simt::tile_address(x, row, stride) + leaf * simt::kLeaf);
   }
   __device__ __forceinline__ void make(const Raw& raw, Y& y) const { y = raw; }
 };
 
 inline simt::TilePlan quantize_tile_plan(const Rows& x, const formats::RowTarget* target,
-                                         int device) {
+                                         const simt::DeviceProperties& device) {
   if (!simt::takes_tiles(x.data, x.map, base::dtype_bytes(x.dtype)) ||
       x.map.rows >= std::int64_t{1} << 31 || (target != nullptr && !simt::takes_tiles(*target))) {
     return {};
@@ -39,41 +39,36 @@ inline simt::TilePlan quantize_tile_plan(const Rows& x, const formats::RowTarget
   return simt::tile_plan(
       {.rows = x.map.rows,
        .columns = x.columns,
-       .multiprocessors = simt::multiprocessors_of_device(device),
+       .multiprocessors = device.multiprocessors,
        .whole_rows = target != nullptr && target->scale_a_row(),
        .plain = target != nullptr && x.dtype != base::DType::kF32 && simt::is_plain(*target)});
 }
 
 template <class Source>
 base::Status launch_quantize_tiles(const Rows& x, const formats::RowTarget* target, float* amax,
-                                   const simt::TilePlan& plan, int multiprocessors,
-                                   const simt::LaunchOptions& options) {
+                                   const simt::TilePlan& plan, const simt::LaunchOptions& options) {
   using T = typename Source::Element;
   Source source = {};
   source.x = static_cast<const T*>(x.data);
-  source.stride = static_cast<std::uint32_t>(x.map.inner_stride * std::int64_t{sizeof(T)});
-  simt::TileOutputs<Source::kFormat> out;
-  out.rows = static_cast<std::uint32_t>(x.map.rows);
-  out.leaves = static_cast<int>(x.columns / simt::kLeaf);
+  source.stride = simt::stride_bytes(x.map, sizeof(T));
+  auto out = simt::tile_outputs<Source::kFormat>(x.map.rows, x.columns, target);
   out.amax = amax;
-  if constexpr (Source::kQuantizes) out.target = simt::tile_target<Source::kFormat>(*target);
-  return simt::launch_row_tiles(source, out, plan, multiprocessors, options);
+  return simt::launch_row_tiles(source, out, plan, options);
 }
 
 template <class T>
 base::Status launch_quantize_tiles(const Rows& x, const formats::RowTarget& target,
-                                   const simt::TilePlan& plan, int multiprocessors,
-                                   const simt::LaunchOptions& options) {
+                                   const simt::TilePlan& plan, const simt::LaunchOptions& options) {
   return simt::visit_format(target.format, [&](auto format) {
     constexpr formats::Format kFormat = decltype(format)::value;
     if constexpr (sizeof(T) == 2) {
       if (plan.plain) {
         return launch_quantize_tiles<QuantizeTileSource<T, true, kFormat, true>>(
-            x, &target, nullptr, plan, multiprocessors, options);
+            x, &target, nullptr, plan, options);
       }
     }
-    return launch_quantize_tiles<QuantizeTileSource<T, true, kFormat, false>>(
-        x, &target, nullptr, plan, multiprocessors, options);
+    return launch_quantize_tiles<QuantizeTileSource<T, true, kFormat, false>>(x, &target, nullptr,
+                                                                              plan, options);
   });
 }
 

@@ -16,8 +16,7 @@ base::Status rmsnorm_rows(const NormProblem& problem, base::Device device,
   if (args.quantizes) args.target = *problem.target;
   args.problem.target = nullptr;
   return numerics::visit_float(problem.x.dtype, [&]<class T>(T) {
-    return launch_rmsnorm<T>(args, device.index, execution.constant_weights,
-                             simt::launch_options(execution, device.index));
+    return launch_rmsnorm<T>(args, simt::launch_options(execution, device.index));
   });
 }
 

@@ -120,25 +120,20 @@ __global__ void rmsnorm_kernel(const NormKernelArgs args) {
 }
 
 template <class T>
-base::Status launch_rmsnorm(const NormKernelArgs& args, int device, bool constant_weights,
-                            const simt::LaunchOptions& options) {
+base::Status launch_rmsnorm(const NormKernelArgs& args, const simt::LaunchOptions& options) {
   const NormProblem& problem = args.problem;
   HALFBYTE_RETURN_IF_ERROR(simt::zero_amax(problem.amax, options.stream));
   const formats::RowTarget* target = args.quantizes ? &args.target : nullptr;
-  const int multiprocessors = simt::multiprocessors_of_device(device);
-  if (const simt::TilePlan plan = rmsnorm_tile_plan(problem, target, device)) {
-    return problem.residual ? launch_rmsnorm_tiles<T, true>(problem, target, plan, multiprocessors,
-                                                            constant_weights, options)
-                            : launch_rmsnorm_tiles<T, false>(problem, target, plan, multiprocessors,
-                                                             constant_weights, options);
+  if (const simt::TilePlan plan = rmsnorm_tile_plan(problem, target, options.device)) {
+    return problem.residual ? launch_rmsnorm_tiles<T, true>(problem, target, plan, options)
+                            : launch_rmsnorm_tiles<T, false>(problem, target, plan, options);
   }
   return simt::launch_rows<rmsnorm_kernel<T>>("rmsnorm_kernel", problem.rows(), problem.columns(),
                                               target, options.stream, args);
 }
 
 // Instantiated in rmsnorm_cuda_<type>.cu.
-#define HALFBYTE_RMSNORM_LAUNCHER(prefix, T)                                       \
-  prefix template base::Status launch_rmsnorm<T>(const NormKernelArgs&, int, bool, \
-                                                 const simt::LaunchOptions&);
+#define HALFBYTE_RMSNORM_LAUNCHER(prefix, T) \
+  prefix template base::Status launch_rmsnorm<T>(const NormKernelArgs&, const simt::LaunchOptions&);
 
 }  // namespace halfbyte::ops::cuda

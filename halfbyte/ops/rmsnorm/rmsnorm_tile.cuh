@@ -38,7 +38,7 @@ struct NormTileSource {
     float weight[simt::kLeaf];  // w'
   };
   static constexpr bool kSums = true, kQuantizes = kQuantizes_, kPlain = kPlain_;
-  static constexpr bool kResidual = kResidual_;
+  static constexpr bool kUpdates = kResidual_;
   static constexpr formats::Format kFormat = F;
 
   const T* x;
@@ -73,31 +73,38 @@ struct NormTileSource {
   static __device__ __forceinline__ Raw no_raw() {
     Raw raw;
     raw.x = simt::zero_leaf<T>();
-    if constexpr (kResidual) raw.residual = simt::zero_leaf<T>();
+    if constexpr (kUpdates) raw.residual = simt::zero_leaf<T>();
     return raw;
   }
   __device__ __forceinline__ T* residual_leaf(std::uint32_t row, int leaf) const {
     return simt::tile_address(residual, row, residual_stride) + leaf * simt::kLeaf;
   }
-  __device__ __forceinline__ Raw fetch(std::uint32_t row, int leaf) const {
-    Raw raw;
+  __device__ __forceinline__ void fetch(std::uint32_t row, int leaf, Raw& raw) const {
     raw.x = simt::load_leaf(simt::tile_address(x, row, x_stride) + leaf * simt::kLeaf);
-    if constexpr (kResidual) raw.residual = simt::load_leaf(residual_leaf(row, leaf));
-    return raw;
   }
-  __device__ __forceinline__ void load(const Raw& raw, std::uint32_t row, int leaf, bool active,
-                                       float (&h)[simt::kLeaf]) const {
-    unpack(raw.x, h);
-    if constexpr (kResidual) {
-      float residual_values[simt::kLeaf];
+  static __device__ __forceinline__ void clear_updated(Raw& raw) {
+    raw.residual = simt::zero_leaf<T>();
+  }
+  __device__ __forceinline__ void fetch_updated(std::uint32_t row, int leaf, Raw& raw) const {
+    raw.residual = simt::load_leaf(residual_leaf(row, leaf));
+  }
+  __device__ __forceinline__ simt::Packed<T> load(const Raw& raw) const {
+    if constexpr (!kUpdates) {
+      return raw.x;
+    } else {
+      float h[simt::kLeaf], residual_values[simt::kLeaf];
+      unpack(raw.x, h);
       unpack(raw.residual, residual_values);
 #pragma unroll
       for (int i = 0; i < simt::kLeaf; ++i) h[i] = numerics::add_rn(h[i], residual_values[i]);
       simt::Packed<T> rounded;
       pack(h, rounded);
-      if (active) simt::store_leaf(rounded, residual_leaf(row, leaf));
-      unpack(rounded, h);
+      return rounded;
     }
+  }
+  __device__ __forceinline__ void store_update(const simt::Packed<T>& h, std::uint32_t row,
+                                               int leaf) const {
+    simt::store_leaf(h, residual_leaf(row, leaf));
   }
 
   __device__ __forceinline__ float row_value(float sum) const {

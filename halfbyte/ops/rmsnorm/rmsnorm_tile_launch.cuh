@@ -14,7 +14,8 @@ inline bool is_plain(const NormProblem& problem, const formats::RowTarget* targe
 }
 
 inline simt::TilePlan rmsnorm_tile_plan(const NormProblem& problem,
-                                        const formats::RowTarget* target, int device) {
+                                        const formats::RowTarget* target,
+                                        const simt::DeviceProperties& device) {
   const auto fits = [&](const Rows& rows) {
     return rows.data == nullptr ||
            simt::takes_tiles(rows.data, rows.map, base::dtype_bytes(rows.dtype));
@@ -27,68 +28,59 @@ inline simt::TilePlan rmsnorm_tile_plan(const NormProblem& problem,
   }
   return simt::tile_plan({.rows = problem.rows(),
                           .columns = problem.columns(),
-                          .multiprocessors = simt::multiprocessors_of_device(device),
+                          .multiprocessors = device.multiprocessors,
                           .updates_rows = static_cast<bool>(problem.residual),
                           .plain = is_plain(problem, target)});
 }
 
 template <class Source>
 base::Status launch_rmsnorm_tiles(const NormProblem& problem, const formats::RowTarget* target,
-                                  const simt::TilePlan& plan, int multiprocessors,
-                                  bool constant_weights, const simt::LaunchOptions& options) {
+                                  const simt::TilePlan& plan, const simt::LaunchOptions& options) {
   using T = typename Source::Element;
-  const auto stride_bytes = [](const Rows& rows) {
-    return static_cast<std::uint32_t>(rows.map.inner_stride * std::int64_t{sizeof(T)});
-  };
   Source source = {};
   source.x = static_cast<const T*>(problem.x.data);
-  source.x_stride = stride_bytes(problem.x);
+  source.x_stride = simt::stride_bytes(problem.x.map, sizeof(T));
   source.residual = static_cast<T*>(problem.residual.data);
-  source.residual_stride = stride_bytes(problem.residual);
+  source.residual_stride = simt::stride_bytes(problem.residual.map, sizeof(T));
   source.weight = problem.weight;
   source.weight_is_fp32 = problem.weight_dtype == base::DType::kF32;
   source.weight_bias = problem.weight_bias;
-  source.constants_first = constant_weights && options.programmatic;
+  source.constants_first = options.constant_weights && options.programmatic;
   source.rounding = problem.rounding;
   source.eps = problem.eps;
   source.columns = static_cast<float>(problem.columns());
   source.columns_reciprocal = 1.0f / source.columns;
-  simt::TileOutputs<Source::kFormat> out;
-  out.rows = static_cast<std::uint32_t>(problem.rows());
-  out.leaves = static_cast<int>(problem.columns() / simt::kLeaf);
+  auto out = simt::tile_outputs<Source::kFormat>(problem.rows(), problem.columns(), target);
   out.y = problem.y.data;
-  out.y_stride = stride_bytes(problem.y);
+  out.y_stride = simt::stride_bytes(problem.y.map, sizeof(T));
   out.amax = problem.amax;
-  if constexpr (Source::kQuantizes) out.target = simt::tile_target<Source::kFormat>(*target);
-  return simt::launch_row_tiles(source, out, plan, multiprocessors, options);
+  return simt::launch_row_tiles(source, out, plan, options);
 }
 
 template <class T, bool kResidual, formats::Format F>
 base::Status launch_rmsnorm_tiles(const NormProblem& problem, const formats::RowTarget& target,
-                                  const simt::TilePlan& plan, int multiprocessors,
-                                  bool constant_weights, const simt::LaunchOptions& options) {
+                                  const simt::TilePlan& plan, const simt::LaunchOptions& options) {
   if constexpr (sizeof(T) == 2) {
     if (plan.plain) {
-      return launch_rmsnorm_tiles<NormTileSource<T, kResidual, true, F, true>>(
-          problem, &target, plan, multiprocessors, constant_weights, options);
+      return launch_rmsnorm_tiles<NormTileSource<T, kResidual, true, F, true>>(problem, &target,
+                                                                               plan, options);
     }
   }
-  return launch_rmsnorm_tiles<NormTileSource<T, kResidual, true, F, false>>(
-      problem, &target, plan, multiprocessors, constant_weights, options);
+  return launch_rmsnorm_tiles<NormTileSource<T, kResidual, true, F, false>>(problem, &target, plan,
+                                                                            options);
 }
 
 template <class T, bool kResidual>
 base::Status launch_rmsnorm_tiles(const NormProblem& problem, const formats::RowTarget* target,
-                                  const simt::TilePlan& plan, int multiprocessors,
-                                  bool constant_weights, const simt::LaunchOptions& options) {
+                                  const simt::TilePlan& plan, const simt::LaunchOptions& options) {
   using formats::Format;
   if (target == nullptr) {
     return launch_rmsnorm_tiles<NormTileSource<T, kResidual, false, Format::kFp8, false>>(
-        problem, target, plan, multiprocessors, constant_weights, options);
+        problem, target, plan, options);
   }
   return simt::visit_format(target->format, [&](auto format) {
-    return launch_rmsnorm_tiles<T, kResidual, decltype(format)::value>(
-        problem, *target, plan, multiprocessors, constant_weights, options);
+    return launch_rmsnorm_tiles<T, kResidual, decltype(format)::value>(problem, *target, plan,
+                                                                       options);
   });
 }
 

@@ -1,5 +1,6 @@
 // RoPE eight pairs a thread, by 16-byte accesses, the factors of a token loaded once for several
-// heads. rope_cuda.cuh has the kernel for all other tensors.
+// heads. rope_cuda.cuh has the kernel for all other tensors. The elements are asked for before the
+// position, on which the factors wait.
 //
 //   position -> in range? -> cos, sin [8] -> heads: (a, b) [8] -> (a', b') [8]
 #pragma once
@@ -77,13 +78,23 @@ __global__ void __launch_bounds__(kRopeThreads)
   const int chunks = static_cast<int>(problem.rope_dim) / (2 * kRopePairs);
   const T* x = static_cast<const T*>(problem.x.data) + token * problem.x.token_stride;
   T* y = static_cast<T*>(problem.y.data) + token * problem.y.token_stride;
-  const std::int64_t position = problem.position(token);
-  const bool in_range = position >= 0 && position < problem.table_rows;
   for (int chunk = threadIdx.x; chunk < chunks; chunk += blockDim.x) {
     const std::int64_t begin = problem.rope_offset;
     const RopePieces at =
         kInterleaved ? RopePieces{begin + chunk * 16, begin + chunk * 16 + 8}
                      : RopePieces{begin + chunk * 8, begin + problem.rope_dim / 2 + chunk * 8};
+    simt::Packed<T> leaves[kRopeHeads];
+    const auto load = [&](int first_head) {
+#pragma unroll
+      for (int i = 0; i < kRopeHeads; ++i) {
+        const std::int64_t of = first_head + i * static_cast<int>(blockDim.y);
+        if (of < heads) leaves[i] = load_pieces(x + of * problem.x.head_stride, at);
+      }
+    };
+    int head = static_cast<int>(threadIdx.y);
+    if (head < heads) load(head);
+    const std::int64_t position = problem.position(token);
+    const bool in_range = position >= 0 && position < problem.table_rows;
     float cos[kRopePairs], sin[kRopePairs];
     if (in_range) {
       const float4* from_cos =
@@ -99,13 +110,7 @@ __global__ void __launch_bounds__(kRopeThreads)
 #pragma unroll
       for (int i = 0; i < kRopePairs; ++i) sin[i] = problem.inverse ? -sin[i] : sin[i];
     }
-    for (int head = threadIdx.y; head < heads; head += kRopeHeads * blockDim.y) {
-      simt::Packed<T> leaves[kRopeHeads];
-#pragma unroll
-      for (int i = 0; i < kRopeHeads; ++i) {
-        const std::int64_t of = head + i * static_cast<int>(blockDim.y);
-        if (of < heads) leaves[i] = load_pieces(x + of * problem.x.head_stride, at);
-      }
+    while (head < heads) {
 #pragma unroll
       for (int i = 0; i < kRopeHeads; ++i) {
         const std::int64_t of = head + i * static_cast<int>(blockDim.y);
@@ -117,6 +122,8 @@ __global__ void __launch_bounds__(kRopeThreads)
         }
         store_pieces(leaves[i], y + of * problem.y.head_stride, at);
       }
+      head += kRopeHeads * static_cast<int>(blockDim.y);
+      if (head < heads) load(head);
     }
   }
   if (!problem.in_place) {  // the elements beside them, eight at a time

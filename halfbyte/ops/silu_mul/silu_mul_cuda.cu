@@ -16,7 +16,7 @@ base::Status silu_mul_rows(const SiluMulProblem& problem, base::Device device,
   if (args.quantizes) args.target = *problem.target;
   args.problem.target = nullptr;
   return numerics::visit_float(problem.gate_up.dtype, [&]<class T>(T) {
-    return launch_silu_mul<T>(args, device.index, simt::launch_options(execution, device.index));
+    return launch_silu_mul<T>(args, simt::launch_options(execution, device.index));
   });
 }
 

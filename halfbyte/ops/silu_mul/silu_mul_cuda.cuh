@@ -105,22 +105,20 @@ __global__ void silu_mul_kernel(const SiluMulKernelArgs args) {
 }
 
 template <class T>
-base::Status launch_silu_mul(const SiluMulKernelArgs& args, int device,
-                             const simt::LaunchOptions& options) {
+base::Status launch_silu_mul(const SiluMulKernelArgs& args, const simt::LaunchOptions& options) {
   const SiluMulProblem& problem = args.problem;
   HALFBYTE_RETURN_IF_ERROR(simt::zero_amax(problem.amax, options.stream));
   const formats::RowTarget* target = args.quantizes ? &args.target : nullptr;
-  const int multiprocessors = simt::multiprocessors_of_device(device);
-  if (const simt::TilePlan plan = silu_mul_tile_plan(problem, target, device)) {
-    return launch_silu_mul_tiles_of<T>(problem, target, plan, multiprocessors, options);
+  if (const simt::TilePlan plan = silu_mul_tile_plan(problem, target, options.device)) {
+    return launch_silu_mul_tiles_of<T>(problem, target, plan, options);
   }
   return simt::launch_rows<silu_mul_kernel<T>>("silu_mul_kernel", problem.rows(), problem.columns,
                                                target, options.stream, args);
 }
 
 // Instantiated in silu_mul_cuda_<type>.cu.
-#define HALFBYTE_SILU_MUL_LAUNCHER(prefix, T)                                    \
-  prefix template base::Status launch_silu_mul<T>(const SiluMulKernelArgs&, int, \
+#define HALFBYTE_SILU_MUL_LAUNCHER(prefix, T)                               \
+  prefix template base::Status launch_silu_mul<T>(const SiluMulKernelArgs&, \
                                                   const simt::LaunchOptions&);
 
 }  // namespace halfbyte::ops::cuda

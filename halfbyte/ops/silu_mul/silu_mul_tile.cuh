@@ -27,7 +27,7 @@ struct SiluMulTileSource {
     simt::Packed<T> first, second;  // gate and up; interleaved: the 32 neighbours
   };
   struct Constants {};
-  static constexpr bool kSums = false, kQuantizes = kQuantizes_, kPlain = kPlain_;
+  static constexpr bool kSums = false, kUpdates = false, kQuantizes = kQuantizes_, kPlain = kPlain_;
   static constexpr formats::Format kFormat = F;
   static constexpr bool constants_first = false;
 
@@ -43,14 +43,11 @@ struct SiluMulTileSource {
   static __device__ __forceinline__ Raw no_raw() {
     return {simt::zero_leaf<T>(), simt::zero_leaf<T>()};
   }
-  __device__ __forceinline__ Raw fetch(std::uint32_t row, int leaf) const {
-    const T* from = simt::tile_address(gate_up, row, stride);
-    if (kPlain || interleave == 0) {
-      from += leaf * simt::kLeaf;
-      return {simt::load_leaf(from), simt::load_leaf(from + columns)};
-    }
-    from += 2 * leaf * simt::kLeaf;
-    return {simt::load_leaf(from), simt::load_leaf(from + simt::kLeaf)};
+  __device__ __forceinline__ void fetch(std::uint32_t row, int leaf, Raw& raw) const {
+    const bool halves = kPlain || interleave == 0;
+    const T* from =
+        simt::tile_address(gate_up, row, stride) + (halves ? 1 : 2) * leaf * simt::kLeaf;
+    raw = {simt::load_leaf(from), simt::load_leaf(from + (halves ? columns : simt::kLeaf))};
   }
 
   __device__ __forceinline__ void make(const Raw& raw, Y& result) const {

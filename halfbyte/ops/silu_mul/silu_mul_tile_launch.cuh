@@ -17,7 +17,8 @@ inline bool is_plain(const SiluMulProblem& problem, const formats::RowTarget* ta
 }
 
 inline simt::TilePlan silu_mul_tile_plan(const SiluMulProblem& problem,
-                                         const formats::RowTarget* target, int device) {
+                                         const formats::RowTarget* target,
+                                         const simt::DeviceProperties& device) {
   const std::int64_t bytes = base::dtype_bytes(problem.gate_up.dtype);
   if (!simt::takes_tiles(problem.gate_up.data, problem.gate_up.map, bytes) ||
       (problem.y && !simt::takes_tiles(problem.y.data, problem.y.map, bytes)) ||
@@ -27,55 +28,48 @@ inline simt::TilePlan silu_mul_tile_plan(const SiluMulProblem& problem,
   }
   return simt::tile_plan({.rows = problem.rows(),
                           .columns = problem.columns,
-                          .multiprocessors = simt::multiprocessors_of_device(device),
+                          .multiprocessors = device.multiprocessors,
                           .whole_rows = target != nullptr && target->scale_a_row(),
                           .plain = is_plain(problem, target)});
 }
 
 template <class Source>
 base::Status launch_silu_mul_tiles(const SiluMulProblem& problem, const formats::RowTarget* target,
-                                   const simt::TilePlan& plan, int multiprocessors,
-                                   const simt::LaunchOptions& options) {
+                                   const simt::TilePlan& plan, const simt::LaunchOptions& options) {
   using T = typename Source::Element;
-  const auto stride_bytes = [](const Rows& rows) {
-    return static_cast<std::uint32_t>(rows.map.inner_stride * std::int64_t{sizeof(T)});
-  };
   Source source = {};
   source.gate_up = static_cast<const T*>(problem.gate_up.data);
-  source.stride = stride_bytes(problem.gate_up);
+  source.stride = simt::stride_bytes(problem.gate_up.map, sizeof(T));
   source.columns = static_cast<std::int32_t>(problem.columns);
   source.interleave = problem.interleave;
   source.rule = problem.rule;
   source.clamps = numerics::float_bits(problem.rule.clamp) != numerics::kInfBits;
-  simt::TileOutputs<Source::kFormat> out;
-  out.rows = static_cast<std::uint32_t>(problem.rows());
-  out.leaves = static_cast<int>(problem.columns / simt::kLeaf);
+  auto out = simt::tile_outputs<Source::kFormat>(problem.rows(), problem.columns, target);
   out.y = problem.y.data;
-  out.y_stride = stride_bytes(problem.y);
+  out.y_stride = simt::stride_bytes(problem.y.map, sizeof(T));
   out.amax = problem.amax;
-  if constexpr (Source::kQuantizes) out.target = simt::tile_target<Source::kFormat>(*target);
-  return simt::launch_row_tiles(source, out, plan, multiprocessors, options);
+  return simt::launch_row_tiles(source, out, plan, options);
 }
 
 template <class T>
 base::Status launch_silu_mul_tiles_of(const SiluMulProblem& problem,
                                       const formats::RowTarget* target, const simt::TilePlan& plan,
-                                      int multiprocessors, const simt::LaunchOptions& options) {
+                                      const simt::LaunchOptions& options) {
   using formats::Format;
   if (target == nullptr) {
-    return launch_silu_mul_tiles<SiluMulTileSource<T, false, Format::kFp8, false>>(
-        problem, target, plan, multiprocessors, options);
+    return launch_silu_mul_tiles<SiluMulTileSource<T, false, Format::kFp8, false>>(problem, target,
+                                                                                   plan, options);
   }
   return simt::visit_format(target->format, [&](auto format) {
     constexpr Format kFormat = decltype(format)::value;
     if constexpr (sizeof(T) == 2) {
       if (plan.plain) {
-        return launch_silu_mul_tiles<SiluMulTileSource<T, true, kFormat, true>>(
-            problem, target, plan, multiprocessors, options);
+        return launch_silu_mul_tiles<SiluMulTileSource<T, true, kFormat, true>>(problem, target,
+                                                                                plan, options);
       }
     }
-    return launch_silu_mul_tiles<SiluMulTileSource<T, true, kFormat, false>>(
-        problem, target, plan, multiprocessors, options);
+    return launch_silu_mul_tiles<SiluMulTileSource<T, true, kFormat, false>>(problem, target, plan,
+                                                                             options);
   });
 }
 
