@@ -289,9 +289,9 @@ TEST(GemmCudaTensorCore, SixteenBitsFewRows) {
       expect_within_bound({.m = 1, .n = 40, .k = 32, .format = format, .a = a});
       expect_within_bound({.m = 5, .n = 4400, .k = 1056, .format = format, .a = a});
       expect_within_bound(
-          {.m = 16, .n = 270, .k = 8224, .format = format, .a = a, .c = DType::kBF16});
+          {.m = 8, .n = 270, .k = 8224, .format = format, .a = a, .c = DType::kBF16});
       expect_within_bound(
-          {.m = 9, .n = 100, .k = 544, .format = format, .a = a, .more_a = 3, .more_c = 2});
+          {.m = 7, .n = 100, .k = 544, .format = format, .a = a, .more_a = 3, .more_c = 2});
       expect_within_bound({.m = 3, .n = 64, .k = 28672, .format = format, .a = a, .more_a = 8});
     }
   }
@@ -300,7 +300,7 @@ TEST(GemmCudaTensorCore, SixteenBitsFewRows) {
 TEST(GemmCudaTensorCore, SixteenBitsRowsAlone) {
   if (!has_sm_90()) GTEST_SKIP() << "no sm_90 device";
   for (const Format format : {Format::kNvfp4, Format::kMxfp4}) {
-    for (const std::int64_t m : {2, 8, 16}) {
+    for (const std::int64_t m : {2, 5, 8}) {
       const Case of{.m = m, .n = 1100, .k = 2080, .format = format, .a = DType::kBF16};
       const Operands operands(of);
       const std::vector<std::uint8_t> all = on_gpu(of, operands);

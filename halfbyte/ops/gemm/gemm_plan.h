@@ -56,7 +56,7 @@ enum class GemmKernelKind { kDecode, kStream, kAny, kDequantize, kTensorCore };
 
 // Rows of A from which kAuto takes a bounded way (docs/performance.md): the tensor-core kernel, or,
 // where that is impossible, cuBLASLt. W4A16 is bounded in any case.
-inline constexpr std::int64_t kTensorCoreFromRows = 33, kTensorCoreFromRows16Bit = 17;
+inline constexpr std::int64_t kTensorCoreFromRows = 33, kTensorCoreFromRows16Bit = 9;
 inline constexpr std::int64_t kDequantizeRows = 65;
 // Rows of A up to which the stream kernel, where it is the short one, is preferred to the decode
 // kernel.
