@@ -110,10 +110,10 @@ double time_fp8(int64_t m, int64_t n, int64_t k, const void* a, const uint8_t* b
   static void* lib = dlopen("libcublasLt.so.13", RTLD_NOW);
 #define LT(x) static const auto x##_ = (decltype(&x))dlsym(lib, #x);
   LT(cublasLtCreate)
-  LT(cublasLtMatmul) LT(cublasLtMatmulAlgoGetHeuristic) LT(cublasLtMatmulDescCreate)
-      LT(cublasLtMatmulDescSetAttribute) LT(cublasLtMatrixLayoutCreate)
-          LT(cublasLtMatmulPreferenceCreate)
-              LT(cublasLtMatmulPreferenceSetAttribute) static cublasLtHandle_t handle = nullptr;
+  LT(cublasLtMatmul)
+  LT(cublasLtMatmulAlgoGetHeuristic) LT(cublasLtMatmulDescCreate) LT(cublasLtMatmulDescSetAttribute)
+      LT(cublasLtMatrixLayoutCreate) LT(cublasLtMatmulPreferenceCreate)
+          LT(cublasLtMatmulPreferenceSetAttribute) static cublasLtHandle_t handle = nullptr;
   if (handle == nullptr) cublasLtCreate_(&handle);
   cublasLtMatmulDesc_t op;
   cublasLtMatrixLayout_t la, lb, ld;
