@@ -153,14 +153,19 @@ base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source:
 template <class Source>
 base::Status launch_row_tiles(const Source& source, const TileOutputs<Source::kFormat>& out,
                               const TilePlan& plan, const LaunchOptions& options) {
-  // MXFP4 has no fp32 scale.
-  if constexpr (Source::kQuantizes && Source::kFormat != formats::Format::kMxfp4) {
+  // Plain kernels with a scale a row: those of NVFP4 with a row sum. MXFP4 has no fp32 scale.
+  constexpr bool kHasRowScales = Source::kPlain
+                                     ? Source::kSums && Source::kFormat == formats::Format::kNvfp4
+                                     : Source::kFormat != formats::Format::kMxfp4;
+  if constexpr (Source::kQuantizes && kHasRowScales) {
     if (out.target.scale_a_row()) return launch_row_tiles_of<true>(source, out, plan, options);
   }
   return launch_row_tiles_of<false>(source, out, plan, options);
 }
 
 // Whether a plain source can do what is wanted, as far as the target says.
-inline bool is_plain(const formats::RowTarget& target) { return target.scales[1].data == nullptr; }
+inline bool is_plain(const formats::RowTarget& target) {
+  return !target.scale_a_row() && target.scales[1].data == nullptr;
+}
 
 }  // namespace halfbyte::simt

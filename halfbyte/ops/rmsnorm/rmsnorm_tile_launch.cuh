@@ -6,11 +6,19 @@
 
 namespace halfbyte::ops::cuda {
 
+// A scale a row in the plain kernels: where they have been compared on a GPU.
+inline bool is_plain_by_rows(const NormProblem& problem, const formats::RowTarget& target) {
+  return target.mode == formats::ScaleMode::kRow && target.format == formats::Format::kNvfp4 &&
+         target.scales[1].data == nullptr && !problem.residual &&
+         problem.x.dtype == base::DType::kBF16;
+}
+
 // Whether the kernels for plain problems can do it.
 inline bool is_plain(const NormProblem& problem, const formats::RowTarget* target) {
-  return target != nullptr && simt::is_plain(*target) && problem.y.data == nullptr &&
-         problem.amax == nullptr && !problem.weight_bias && problem.x.dtype != base::DType::kF32 &&
-         problem.weight_dtype == problem.x.dtype && problem.rounding == Rounding::kFloat32;
+  return target != nullptr && (simt::is_plain(*target) || is_plain_by_rows(problem, *target)) &&
+         problem.y.data == nullptr && problem.amax == nullptr && !problem.weight_bias &&
+         problem.x.dtype != base::DType::kF32 && problem.weight_dtype == problem.x.dtype &&
+         problem.rounding == Rounding::kFloat32;
 }
 
 inline simt::TilePlan rmsnorm_tile_plan(const NormProblem& problem,
