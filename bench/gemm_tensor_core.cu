@@ -108,12 +108,16 @@ double time_graph(const std::function<void(int, cudaStream_t)>& f, double guess)
 double time_fp8(int64_t m, int64_t n, int64_t k, const void* a, const uint8_t* b, int copies,
                 void* d, float* one, void* workspace, double guess) {
   static void* lib = dlopen("libcublasLt.so.13", RTLD_NOW);
-#define LT(x) static const auto x##_ = (decltype(&x))dlsym(lib, #x);
-  LT(cublasLtCreate)
-  LT(cublasLtMatmul)
-  LT(cublasLtMatmulAlgoGetHeuristic) LT(cublasLtMatmulDescCreate) LT(cublasLtMatmulDescSetAttribute)
-      LT(cublasLtMatrixLayoutCreate) LT(cublasLtMatmulPreferenceCreate)
-          LT(cublasLtMatmulPreferenceSetAttribute) static cublasLtHandle_t handle = nullptr;
+#define LT(x) static const auto x##_ = (decltype(&x))dlsym(lib, #x)
+  LT(cublasLtCreate);
+  LT(cublasLtMatmul);
+  LT(cublasLtMatmulAlgoGetHeuristic);
+  LT(cublasLtMatmulDescCreate);
+  LT(cublasLtMatmulDescSetAttribute);
+  LT(cublasLtMatrixLayoutCreate);
+  LT(cublasLtMatmulPreferenceCreate);
+  LT(cublasLtMatmulPreferenceSetAttribute);
+  static cublasLtHandle_t handle = nullptr;
   if (handle == nullptr) cublasLtCreate_(&handle);
   cublasLtMatmulDesc_t op;
   cublasLtMatrixLayout_t la, lb, ld;
