@@ -29,23 +29,8 @@ const GemmDevice kDevices[] = {{80, 3, 163 * 1024, ""},
                                {80, 5, 99 * 1024, ""},
                                {80, 40, 75 * 1024, ""}};
 
-bool is_regular(const GemmProblem& problem) {
-  const base::RowMap& rows = problem.quantized ? problem.a_rows : problem.x_rows;
-  const void* first = problem.quantized ? problem.a_codes : problem.x;
-  const std::int64_t to = problem.quantized ? 4 : 16, unit = problem.quantized ? 1 : 2;
-  return rows.inner_rows == rows.rows && reinterpret_cast<std::intptr_t>(first) % to == 0 &&
-         rows.inner_stride * unit % to == 0;
-}
-
 StreamArgs stream_args(Random& random, const GemmProblem& problem, const StreamPlan& plan) {
-  StreamArgs args{};
-  args.weights = problem.b_prepared;
-  args.plan = plan;
-  args.problem = problem;
-  args.halves = static_cast<int>(problem.k / 8);
-  args.row_bytes =
-      problem.quantized ? problem.a_rows.inner_stride : 2 * problem.x_rows.inner_stride;
-  args.regular = is_regular(problem);
+  StreamArgs args = cuda::stream_args(problem, plan);
   args.wait = random.one_in(2);
   args.constant_weights = random.one_in(2);
   return args;
@@ -134,7 +119,7 @@ void expect_equal(Random& random, const testing::GemmChoices& choices,
   const GemmProblem problem = resolved(test, got);
   StreamPlan plan = plan_stream(problem, kDevices[random.in(0, 3)]);
   if (plan.stages == 0) return;
-  plan.simple = plan.simple && is_regular(problem);
+  plan.simple = plan.simple && cuda::is_regular_stream(problem);
   (plan.simple ? counts.simple : counts.general)++;
   counts.rounds += plan.rounds > 1 ? 1 : 0;
   const StreamArgs args = stream_args(random, problem, plan);
@@ -218,7 +203,7 @@ TEST(StreamEmulation, GateUpEqualsItsParts) {
         random_gemm(random, {.plain_weights = false, .any_layout = false}, shape);
     const GemmProblem problem = resolved(test, test.set);
     const StreamPlan plan = plan_gate_up_stream(problem, kDevices[random.in(0, 3)]);
-    if (plan.stages == 0 || !is_regular(problem)) continue;
+    if (plan.stages == 0 || !cuda::is_regular_stream(problem)) continue;
     ++fused;
     cuda::GateUpStreamArgs args{stream_args(random, problem, plan), {}, {}};
     args.rule.rounding = random.pick({Rounding::kFloat32, Rounding::kHuggingFace});

@@ -11,30 +11,16 @@
 #ifdef HALFBYTE_WITH_CUDA
 #include <cuda_runtime.h>
 
+#include "halfbyte/ops/gemm/gemm_cuda_testing.h"
+
 namespace halfbyte::ops {
 namespace {
 
 using base::Device;
 using base::DType;
+using testing::OnDevice;
 
 constexpr Device kGpu{base::DeviceType::kCuda, 0};
-
-// Device memory, perhaps with a copy; freed at the end.
-class OnDevice {
- public:
-  explicit OnDevice(std::size_t bytes, const void* from = nullptr) {
-    EXPECT_EQ(cudaMalloc(&data_, bytes + 256), cudaSuccess);
-    if (from == nullptr) return;
-    EXPECT_EQ(cudaMemcpy(data_, from, bytes, cudaMemcpyHostToDevice), cudaSuccess);
-  }
-  ~OnDevice() { (void)cudaFree(data_); }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-  void* data() const { return data_; }
-
- private:
-  void* data_ = nullptr;
-};
 
 struct Case {
   std::int64_t m, n, k;

@@ -7,33 +7,9 @@
 namespace halfbyte::ops::cuda {
 namespace {
 
-// Eight columns of A can be read at once: 4 bytes of codes, 16 of values.
-bool is_aligned(const GemmProblem& problem) {
-  const base::RowMap& rows = problem.quantized ? problem.a_rows : problem.x_rows;
-  const void* first = problem.quantized ? problem.a_codes : problem.x;
-  const std::int64_t to = problem.quantized ? 4 : 16, unit = problem.quantized ? 1 : 2;
-  return reinterpret_cast<std::intptr_t>(first) % to == 0 && rows.inner_stride * unit % to == 0 &&
-         rows.outer_stride * unit % to == 0;
-}
-
-// A's rows are evenly spaced and its scales small enough for the short way of reading them.
-bool is_regular(const GemmProblem& problem) {
-  const base::RowMap& rows = problem.quantized ? problem.a_rows : problem.x_rows;
-  constexpr std::int64_t kMostScales = std::int64_t{1} << 31;
-  return rows.inner_rows == rows.rows && is_aligned(problem) &&
-         (problem.a_scale_rows + 128) * (problem.blocks() + 4) < kMostScales;
-}
-
-StreamArgs stream_args(const GemmProblem& problem, const StreamPlan& plan,
+StreamArgs launch_args(const GemmProblem& problem, const StreamPlan& plan,
                        const base::Execution& execution, const simt::LaunchOptions& options) {
-  StreamArgs args{};
-  args.weights = problem.b_prepared;
-  args.plan = plan;
-  args.problem = problem;
-  args.halves = static_cast<int>(problem.k / 8);
-  args.row_bytes =
-      problem.quantized ? problem.a_rows.inner_stride : 2 * problem.x_rows.inner_stride;
-  args.regular = is_regular(problem);
+  StreamArgs args = stream_args(problem, plan);
   args.wait = options.programmatic;
   args.constant_weights = execution.constant_weights;
   return args;
@@ -80,13 +56,13 @@ StreamKernel kernel_of(const GemmProblem& problem, const StreamPlan& plan) {
 
 base::Status launch_stream(const GemmProblem& problem, StreamPlan plan,
                            const base::Execution& execution, int device) {
-  plan.simple = plan.simple && is_regular(problem);
+  plan.simple = plan.simple && is_regular_stream(problem);
   const simt::LaunchOptions options = simt::launch_options(execution, device);
-  return launch_kernel(kernel_of(problem, plan), stream_args(problem, plan, execution, options),
+  return launch_kernel(kernel_of(problem, plan), launch_args(problem, plan, execution, options),
                        plan, options);
 }
 
-bool can_fuse_gate_up(const GateUpProblem& problem) { return is_regular(problem.product); }
+bool can_fuse_gate_up(const GateUpProblem& problem) { return is_regular_stream(problem.product); }
 
 base::Status launch_gate_up_stream(const GateUpProblem& problem, const StreamPlan& plan,
                                    const base::Execution& execution, int device) {
@@ -96,7 +72,7 @@ base::Status launch_gate_up_stream(const GateUpProblem& problem, const StreamPla
                   : product.quantized ? gate_up_mxfp4_w4a4
                                       : gate_up_mxfp4_w4a16;
   const simt::LaunchOptions options = simt::launch_options(execution, device);
-  const GateUpStreamArgs args{stream_args(product, plan, execution, options), problem.rule,
+  const GateUpStreamArgs args{launch_args(product, plan, execution, options), problem.rule,
                               problem.target};
   return launch_kernel(of(), args, plan, options);
 }

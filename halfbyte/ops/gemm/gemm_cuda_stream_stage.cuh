@@ -13,21 +13,9 @@
 #include "halfbyte/formats/scale_layout.h"
 #include "halfbyte/numerics/half_types.h"
 #include "halfbyte/ops/gemm/gemm_cuda_stream_parts.cuh"
+#include "halfbyte/ops/gemm/gemm_stream_args.h"
 
 namespace halfbyte::ops::cuda {
-
-// What the kernel wants first lies together: constants come from memory too.
-struct StreamArgs {
-  const std::uint8_t* weights;
-  bool wait;              // for the kernel before this one on the stream
-  bool constant_weights;  // B may be read before that
-  // A has one stride, row_bytes, blocks can be read whole, and scales have offsets of 32 bits.
-  bool regular;
-  int halves;  // of blocks: eight columns
-  StreamPlan plan;
-  std::int64_t row_bytes;
-  GemmProblem problem;
-};
 
 // Rows first_row .. first_row + rows of A, of one group; their scales are those of rows scale_row
 // on. regular: all there and evenly spaced, so that the short way of reading them is right.

@@ -15,11 +15,14 @@
 #ifdef HALFBYTE_WITH_CUDA
 #include <cuda_runtime.h>
 
+#include "halfbyte/ops/gemm/gemm_cuda_testing.h"
+
 namespace halfbyte::ops {
 namespace {
 
 using base::Device;
 using base::DType;
+using testing::OnDevice;
 
 constexpr Device kGpu{base::DeviceType::kCuda, 0};
 
@@ -39,25 +42,6 @@ struct Case {
            (format == Format::kMxfp4 ? " mxfp4" : " nvfp4") + " a " +
            std::to_string(static_cast<int>(a)) + " c " + std::to_string(static_cast<int>(c));
   }
-};
-
-// A copy of host memory on the device, freed at the end.
-class OnDevice {
- public:
-  template <class T>
-  explicit OnDevice(const std::vector<T>& from) : OnDevice(from.data(), from.size() * sizeof(T)) {}
-  OnDevice(const void* from, std::size_t bytes) {
-    EXPECT_EQ(cudaMalloc(&data_, bytes + 256), cudaSuccess);
-    if (from == nullptr) return;
-    EXPECT_EQ(cudaMemcpy(data_, from, bytes, cudaMemcpyHostToDevice), cudaSuccess);
-  }
-  ~OnDevice() { (void)cudaFree(data_); }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-  void* data() const { return data_; }
-
- private:
-  void* data_ = nullptr;
 };
 
 struct Operands {
@@ -182,7 +166,7 @@ std::vector<std::uint8_t> on_gpu(const Case& of, const Operands& v) {
   const base::Result<std::size_t> bytes = gemm_workspace_bytes(args);
   EXPECT_TRUE(bytes.ok()) << bytes.status().message();
   if (!bytes.ok()) return {};
-  const OnDevice workspace(nullptr, bytes.value());
+  const OnDevice workspace(bytes.value());
   EXPECT_EQ(cudaMemset(workspace.data(), 0xFF, bytes.value()), cudaSuccess);
   base::Execution execution;
   execution.workspace = workspace.data();

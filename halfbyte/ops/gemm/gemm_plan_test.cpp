@@ -149,6 +149,7 @@ TEST(GemmPlan, WhatTheStreamKernelTakes) {
   problem.format = Format::kMxfp4;
   EXPECT_EQ(kind(problem), GemmKernelKind::kStream);
   problem.quantized = false;
+  problem.m = kTensorCoreFromRows16Bit - 1;
   EXPECT_EQ(kind(problem), GemmKernelKind::kStream);
   problem.method = GemmMethod::kTensorCore;
   EXPECT_EQ(kind(problem), GemmKernelKind::kStream);
