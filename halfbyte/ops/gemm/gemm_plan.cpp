@@ -140,7 +140,8 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
   }
   const bool empty = problem.m == 0 || problem.n == 0;
   // Measured on an H200 (docs/performance.md): the short stream kernel is the faster one.
-  const bool prefers_stream = problem.m <= kStreamRows && no_stream(problem, device) == nullptr &&
+  const bool prefers_stream = kStreamRanOnGpu && problem.m <= kStreamRows &&
+                              no_stream(problem, device) == nullptr &&
                               plan_stream(problem, device).simple;
   if (no_decode(problem, device) == nullptr && !empty && !prefers_stream) {
     const int rows = static_cast<int>(std::min<std::int64_t>(problem.m, kDecodeMaxTokens));

@@ -61,6 +61,9 @@ inline constexpr std::int64_t kDequantizeRows = 65;
 // Rows of A up to which the stream kernel, where it is the short one, is preferred to the decode
 // kernel.
 inline constexpr std::int64_t kStreamRows = 8;
+// The stream kernel's present form has run under emulation alone (docs/performance.md). Until a GPU
+// has compared its bits, what another fast kernel can compute is left to that one.
+inline constexpr bool kStreamRanOnGpu = false;
 
 struct GemmPlan {
   GemmKernelKind kind = GemmKernelKind::kAny;
