@@ -82,8 +82,8 @@ double cost(const StreamPlan& plan, int tiles) {
     return plan.rounds * (slices * (plan.token_tiles == 2 ? kTwoTiles : 1.0) + kBarrier + ends +
                           (plan.rounds > 1 ? kRestage : 0.0));
   };
-  const double slices =
-      tiles / plan.group_tiles * group(plan.group_tiles) + group(tiles % plan.group_tiles);
+  const int whole = tiles / plan.group_tiles;
+  const double slices = whole * group(plan.group_tiles) + group(tiles % plan.group_tiles);
   // More weights in flight keep the memory busy, and the first rows of A waiting.
   return plan.stages > 2 ? 0.98 * slices + 1.5 : slices;
 }
