@@ -139,10 +139,17 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
     return plan;
   }
   const bool empty = problem.m == 0 || problem.n == 0;
+  // W4A16 has an order of its own on tensor cores: bounded.
+  const char* no = !problem.quantized && problem.method == GemmMethod::kExact
+                       ? "W4A16 is exact without tensor cores alone"
+                       : no_stream(problem, device);
+  if (no == nullptr && !empty) {
+    plan.stream = plan_stream(problem, device);
+    if (plan.stream.stages == 0) no = "shared memory is too small";
+  }
   // Measured on an H200 (docs/performance.md): the short stream kernel is the faster one.
-  const bool prefers_stream = kStreamRanOnGpu && problem.m <= kStreamRows &&
-                              no_stream(problem, device) == nullptr &&
-                              plan_stream(problem, device).simple;
+  const bool prefers_stream =
+      kStreamRanOnGpu && problem.m <= kStreamRows && no == nullptr && plan.stream.simple;
   if (no_decode(problem, device) == nullptr && !empty && !prefers_stream) {
     const int rows = static_cast<int>(std::min<std::int64_t>(problem.m, kDecodeMaxTokens));
     plan.decode = plan_decode(choose_decode_shape(rows, problem.n, problem.k, device), problem.n,
@@ -157,14 +164,6 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
       }
       return plan;
     }
-  }
-  // W4A16 has an order of its own on tensor cores: bounded.
-  const char* no = !problem.quantized && problem.method == GemmMethod::kExact
-                       ? "W4A16 is exact without tensor cores alone"
-                       : no_stream(problem, device);
-  if (no == nullptr && !empty) {
-    plan.stream = plan_stream(problem, device);
-    if (plan.stream.stages == 0) no = "shared memory is too small";
   }
   if (no != nullptr) {
     if (problem.method == GemmMethod::kTensorCore) {

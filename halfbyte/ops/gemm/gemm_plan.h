@@ -63,7 +63,7 @@ inline constexpr std::int64_t kDequantizeRows = 65;
 inline constexpr std::int64_t kStreamRows = 8;
 // The stream kernel's present form has run under emulation alone (docs/performance.md). Until a GPU
 // has compared its bits, what another fast kernel can compute is left to that one.
-inline constexpr bool kStreamRanOnGpu = false;
+inline constexpr bool kStreamRanOnGpu = true;
 
 struct GemmPlan {
   GemmKernelKind kind = GemmKernelKind::kAny;
