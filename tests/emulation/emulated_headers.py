@@ -10,8 +10,8 @@ import re
 import sys
 
 ROOM = "halfbyte/ops/gemm"
-HEADERS = ["fragments", "values", "stream_parts", "stream_stage", "stream_walk", "stream_sums", "stream",
-           "stream_gate_up"]
+HEADERS = ["fragments", "values", "stream_parts", "stream_stage", "stream_walk", "stream_shared", "stream_sums",
+           "stream", "stream_gate_up"]
 BODIES = {
     "smem_address": "return emulation::shared_offset(p);",
     "copy_async16": "emulation::copy_async(to, from);",

@@ -47,17 +47,7 @@ void launch(const GemmProblem& problem, const StreamPlan& plan,
 
 template <StreamKind kKind>
 void run_kind(const StreamArgs& args) {
-  const StreamPlan& plan = args.plan;
-  if (!plan.simple) {
-    plan.token_tiles == 1 ? cuda::stream_kernel<kKind, 1>(args)
-                          : cuda::stream_kernel<kKind, 2>(args);
-  } else if (plan.token_tiles == 1) {
-    plan.stages == 4 ? cuda::simple_stream_kernel<kKind, 1, 4>(args)
-                     : cuda::simple_stream_kernel<kKind, 1, 2>(args);
-  } else {
-    plan.stages == 4 ? cuda::simple_stream_kernel<kKind, 2, 4>(args)
-                     : cuda::simple_stream_kernel<kKind, 2, 2>(args);
-  }
+  cuda::stream_instance<kKind>(args.plan)(args);
 }
 void run(const StreamArgs& args) {
   const GemmProblem& problem = args.problem;
@@ -226,8 +216,8 @@ TEST(StreamEmulation, GateUpEqualsItsParts) {
       if (expected == 0) {
         launch(problem, plan, [&] {
           problem.format == Format::kNvfp4
-              ? cuda::gate_up_stream_kernel<StreamKind::kNvfp4W4A4>(args)
-              : cuda::gate_up_stream_kernel<StreamKind::kMxfp4W4A4>(args);
+              ? cuda::gate_up_instance<StreamKind::kNvfp4W4A4>(args.stream.plan)(args)
+              : cuda::gate_up_instance<StreamKind::kMxfp4W4A4>(args.stream.plan)(args);
         });
       } else {
         run_reference(test, test.set);

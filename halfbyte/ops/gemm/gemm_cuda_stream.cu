@@ -49,7 +49,7 @@ StreamKernel kernel_of(const GemmProblem& problem, const StreamPlan& plan) {
                       ? problem.quantized ? stream_nvfp4_w4a4 : stream_nvfp4_w4a16
                   : problem.quantized ? stream_mxfp4_w4a4
                                       : stream_mxfp4_w4a16;
-  return of(plan.token_tiles, plan.stages, plan.simple);
+  return of(plan);
 }
 
 }  // namespace
@@ -74,7 +74,7 @@ base::Status launch_gate_up_stream(const GateUpProblem& problem, const StreamPla
   const simt::LaunchOptions options = simt::launch_options(execution, device);
   const GateUpStreamArgs args{launch_args(product, plan, execution, options), problem.rule,
                               problem.target};
-  return launch_kernel(of(), args, plan, options);
+  return launch_kernel(of(plan), args, plan, options);
 }
 
 }  // namespace halfbyte::ops::cuda

@@ -1,7 +1,8 @@
 // The stream kernel with SiLU * mul and NVFP4 quantization behind it: gate_up never goes to memory.
 //
-// A CTA has pairs of tiles, 16 rows of gate and the same 16 of up, so that a block of y is whole in
-// it. Half a warp has a block: an element a lane, rounded as gemm, silu_mul and quantize round.
+// A CTA has tiles of 16 rows of gate, then those of the same rows of up, so that a block of y is
+// whole in it. Half a warp has a block: an element a lane, rounded as gemm, silu_mul and quantize
+// round.
 #pragma once
 
 #include "halfbyte/ops/gemm/gemm_cuda_stream.cuh"
@@ -48,7 +49,7 @@ __device__ __forceinline__ void put_block(const formats::RowTarget& target,
 
 #endif  // __CUDA_ARCH__
 
-template <StreamKind kKind>
+template <StreamKind kKind, int kShared>
 __global__ void __launch_bounds__(kStreamThreads, 1)
     gate_up_stream_kernel(const __grid_constant__ GateUpStreamArgs args) {
 #if __CUDA_ARCH__ >= 800
@@ -60,12 +61,12 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
   const StreamChunk chunk{0, plan.chunk_rows, 0, 0, true};
   auto* rows = reinterpret_cast<StreamRow*>(smem + plan.header_offset);
   const int first_pair = block * plan.block_tiles + min(block, plan.more_tiles);
-  const int pairs = plan.block_tiles + (block < plan.more_tiles ? 1 : 0);
-  const int up_tiles = plan.tiles / 2;
+  const bool more = block < plan.more_tiles;
+  const int pairs = plan.block_tiles + (more ? 1 : 0);
+  const StreamTail tail = more ? plan.tails[1] : plan.tails[0];
   StreamScales scales;
-  multiply_simple<kKind, 1, kStreamGeneralStages>(
-      args.stream, smem, 2 * pairs,
-      [=](int tile) { return first_pair + tile / 2 + tile % 2 * up_tiles; }, scales);
+  multiply_simple<kKind, 1, kShared>(
+      args.stream, smem, {first_pair, 2 * pairs, pairs, plan.tiles / 2 - pairs}, tail, scales);
   put_rows<kKind>(args.stream, chunk, scales, rows);
   const float encode = target.given != nullptr ? *target.given : target.given_value;
   __syncthreads();
@@ -82,9 +83,9 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
     float values[2];
 #pragma unroll 1
     for (int up = 0; up < 2; ++up) {
-      const float v = scaled_sum<kKind>(product, 0, n + up * columns,
-                                        simple_sum(args.stream, smem, 2 * pair + up, m, row),
-                                        rows[m].decode, decode_b);
+      const float v = scaled_sum<kKind>(
+          product, 0, n + up * columns,
+          simple_sum(args.stream, smem, tail, pair + up * pairs, m, row), rows[m].decode, decode_b);
       values[1] = v;
       if (up == 0) values[0] = v;
     }
@@ -100,6 +101,23 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
     target.pad_row(row, thread, kStreamThreads);
   }
 #endif
+}
+
+template <StreamKind kKind>
+void (*gate_up_instance(const StreamPlan& plan))(GateUpStreamArgs) {
+  if constexpr (is_nvfp4(kKind)) {
+    switch (stream_shared_slices(Format::kNvfp4, plan.chunk_rows)) {
+      case 8:
+        return gate_up_stream_kernel<kKind, 8>;
+      case 4:
+        return gate_up_stream_kernel<kKind, 4>;
+      case 2:
+        return gate_up_stream_kernel<kKind, 2>;
+      default:
+        break;
+    }
+  }
+  return gate_up_stream_kernel<kKind, 1>;
 }
 
 }  // namespace halfbyte::ops::cuda

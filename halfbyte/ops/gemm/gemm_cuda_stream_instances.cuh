@@ -7,18 +7,18 @@ namespace halfbyte::ops::cuda {
 
 using StreamKernel = void (*)(StreamArgs);
 
-StreamKernel stream_nvfp4_w4a4(int token_tiles, int stages, bool simple);
-StreamKernel stream_nvfp4_w4a16(int token_tiles, int stages, bool simple);
-StreamKernel stream_mxfp4_w4a4(int token_tiles, int stages, bool simple);
-StreamKernel stream_mxfp4_w4a16(int token_tiles, int stages, bool simple);
+StreamKernel stream_nvfp4_w4a4(const StreamPlan& plan);
+StreamKernel stream_nvfp4_w4a16(const StreamPlan& plan);
+StreamKernel stream_mxfp4_w4a4(const StreamPlan& plan);
+StreamKernel stream_mxfp4_w4a16(const StreamPlan& plan);
 
 // With SiLU * mul and quantization behind it (gemm_cuda_stream_gate_up.cuh).
 struct GateUpStreamArgs;
 using GateUpStreamKernel = void (*)(GateUpStreamArgs);
 
-GateUpStreamKernel gate_up_nvfp4_w4a4();
-GateUpStreamKernel gate_up_nvfp4_w4a16();
-GateUpStreamKernel gate_up_mxfp4_w4a4();
-GateUpStreamKernel gate_up_mxfp4_w4a16();
+GateUpStreamKernel gate_up_nvfp4_w4a4(const StreamPlan& plan);
+GateUpStreamKernel gate_up_nvfp4_w4a16(const StreamPlan& plan);
+GateUpStreamKernel gate_up_mxfp4_w4a4(const StreamPlan& plan);
+GateUpStreamKernel gate_up_mxfp4_w4a16(const StreamPlan& plan);
 
 }  // namespace halfbyte::ops::cuda

@@ -3,10 +3,12 @@
 
 namespace halfbyte::ops::cuda {
 
-StreamKernel stream_mxfp4_w4a16(int token_tiles, int stages, bool simple) {
-  return stream_instance<StreamKind::kMxfp4W4A16>(token_tiles, stages, simple);
+StreamKernel stream_mxfp4_w4a16(const StreamPlan& plan) {
+  return stream_instance<StreamKind::kMxfp4W4A16>(plan);
 }
 
-GateUpStreamKernel gate_up_mxfp4_w4a16() { return gate_up_stream_kernel<StreamKind::kMxfp4W4A16>; }
+GateUpStreamKernel gate_up_mxfp4_w4a16(const StreamPlan& plan) {
+  return gate_up_instance<StreamKind::kMxfp4W4A16>(plan);
+}
 
 }  // namespace halfbyte::ops::cuda

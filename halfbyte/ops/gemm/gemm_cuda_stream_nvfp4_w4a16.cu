@@ -3,10 +3,12 @@
 
 namespace halfbyte::ops::cuda {
 
-StreamKernel stream_nvfp4_w4a16(int token_tiles, int stages, bool simple) {
-  return stream_instance<StreamKind::kNvfp4W4A16>(token_tiles, stages, simple);
+StreamKernel stream_nvfp4_w4a16(const StreamPlan& plan) {
+  return stream_instance<StreamKind::kNvfp4W4A16>(plan);
 }
 
-GateUpStreamKernel gate_up_nvfp4_w4a16() { return gate_up_stream_kernel<StreamKind::kNvfp4W4A16>; }
+GateUpStreamKernel gate_up_nvfp4_w4a16(const StreamPlan& plan) {
+  return gate_up_instance<StreamKind::kNvfp4W4A16>(plan);
+}
 
 }  // namespace halfbyte::ops::cuda

@@ -63,6 +63,13 @@ __device__ __forceinline__ void make_codes(std::uint32_t w, std::uint32_t (&a)[4
   a[3] = xor_and(right, left, 0x008E008Eu) << 8;
 }
 
+// A lane's codes of the unit at `at`.
+__device__ __forceinline__ void load_codes(std::uint32_t at, int lane, std::uint32_t (&codes)[8]) {
+  const uint4 first = load_shared16(at + lane * 16), second = load_shared16(at + 512 + lane * 16);
+  codes[0] = first.x, codes[1] = first.y, codes[2] = first.z, codes[3] = first.w;
+  codes[4] = second.x, codes[5] = second.y, codes[6] = second.z, codes[7] = second.w;
+}
+
 // A warp's registers of one unit: what a lane needs of it.
 template <Format kFormat>
 struct StreamUnit {
@@ -71,9 +78,7 @@ struct StreamUnit {
 
   // at: the unit in shared memory.
   __device__ __forceinline__ void load(std::uint32_t at, int lane) {
-    const uint4 first = load_shared16(at + lane * 16), second = load_shared16(at + 512 + lane * 16);
-    codes[0] = first.x, codes[1] = first.y, codes[2] = first.z, codes[3] = first.w;
-    codes[4] = second.x, codes[5] = second.y, codes[6] = second.z, codes[7] = second.w;
+    load_codes(at, lane, codes);
     if constexpr (kFormat == Format::kNvfp4) {
       const uint4 words = load_shared16(at + kUnitCodeBytes + lane / 4 * 16);
       scales[0] = words.x, scales[1] = words.y, scales[2] = words.z, scales[3] = words.w;

@@ -199,7 +199,7 @@ __device__ __noinline__ void stage_any(const StreamArgs& args, StreamChunk chunk
 // The pieces of a round of a regular chunk, kAhead of each thread at a time.
 template <StreamKind kKind, int kTiles, bool kLinear>
 struct StreamStage {
-  static constexpr int kAhead = 2;
+  static constexpr int kAhead = is_quantized(kKind) ? 4 : 2;
   StreamPiece<kKind> pieces[kAhead];
 
   // From piece `first` of this thread on.

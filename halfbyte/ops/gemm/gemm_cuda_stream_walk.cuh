@@ -105,6 +105,23 @@ __device__ __forceinline__ StreamChunk chunk_at(const StreamArgs& args, const St
           args.regular};
 }
 
+// The tiles of the groups' chunks that cluster `index` of `count` has: of one chunk alone where
+// there are enough clusters, as a chunk more costs a phase, and a reading of its rows of A.
+__device__ __forceinline__ void share_of_groups(const StreamPlan& plan, int chunks, int index,
+                                                int count, int& begin, int& end) {
+  if (chunks > 0 && chunks <= count) {
+    const int each = count / chunks, chunk = index / each, part = index - chunk * each;
+    begin = end = 0;
+    if (chunk >= chunks) return;
+    begin = chunk * plan.tiles + plan.tiles * part / each;
+    end = chunk * plan.tiles + plan.tiles * (part + 1) / each;
+    return;
+  }
+  const std::int64_t all = static_cast<std::int64_t>(chunks) * plan.tiles;
+  begin = static_cast<int>(all * index / count);
+  end = static_cast<int>(all * (index + 1) / count);
+}
+
 __device__ __forceinline__ const StreamShare& share_of(const StreamPlan& plan, int round,
                                                        int rank) {
   return round + 1 == plan.rounds && rank + 1 == plan.split ? plan.last : plan.full;
@@ -129,18 +146,75 @@ struct StreamPosition {
   }
 };
 
-// A pair of units, or the one that is left.
-template <int kUnitBytes>
-__device__ __forceinline__ void copy_pair(std::uint32_t to, const std::uint8_t*& at, int& left) {
-  const int lane = static_cast<int>(threadIdx.x & 31);
-  const int bytes = (left == 1 ? 1 : 2) * kUnitBytes - lane * 16;
-  to += lane * 16;
-#pragma unroll
-  for (int x = 0; x * 512 < 2 * kUnitBytes; ++x) {
-    if (x * 512 < bytes) copy_async16(to + x * 512, at + x * 512);
+// The items of a phase that a warp takes: part `part` of tile `tile`.
+struct StreamItem {
+  int tile, part;
+
+  __device__ __forceinline__ void start(const StreamDeal& deal) {
+    const int warp = static_cast<int>(threadIdx.x / 32);
+    tile = warp * deal.inverse >> 16, part = warp - tile * deal.parts;
   }
+  __device__ __forceinline__ void next(const StreamDeal& deal) {
+    const int tiles = kStreamWarps * deal.inverse >> 16;
+    tile += tiles, part += kStreamWarps - tiles * deal.parts;
+    if (part >= deal.parts) part -= deal.parts, ++tile;
+  }
+};
+
+// Tiles of B that a CTA of the short kernel has: l is first + l, plus `jump` from `half` on.
+struct SimpleTiles {
+  int first, count, half, jump;
+};
+
+// The items of a warp of the short kernel: the slices of its CTA's tiles are one range, which the
+// warps share part by part.
+struct SimpleItem {
+  int slice;  // of the range: the item's first
+  int shift;  // it has 1 << shift slices
+  int tail;   // slices before the tail; 0: in it
+
+  __device__ __forceinline__ void start(const StreamPlan& plan, const StreamTail& last) {
+    const int warp = static_cast<int>(threadIdx.x / 32);
+    shift = plan.part_shift, tail = last.first * plan.slices;
+    slice = warp << shift;
+    if (slice >= tail) start_tail(last, warp);
+  }
+  __device__ __forceinline__ void start_tail(const StreamTail& last, int warp) {
+    shift = last.part_shift;
+    slice = tail + (warp << shift), tail = 0;
+  }
+  __device__ __forceinline__ void next(const StreamTail& last) {
+    slice += kStreamWarps << shift;
+    if (slice >= tail && tail != 0) start_tail(last, static_cast<int>(threadIdx.x / 32));
+  }
+};
+// Which of a CTA's sums are a tile's: 1 << shift slices each, from the one that is returned on.
+__device__ __forceinline__ int simple_sums(const StreamPlan& plan, const StreamTail& tail, int tile,
+                                           int& shift) {
+  const int before = min(tile, tail.first);
+  shift = tile < tail.first ? plan.part_shift : tail.part_shift;
+  return before * (plan.slices >> plan.part_shift) + (tile - before) * (plan.slices >> shift);
+}
+
+// A pair of units; at: this lane's first 16 bytes, then those of the next pair.
+template <int kUnitBytes>
+__device__ __forceinline__ void copy_pair(std::uint32_t to, const std::uint8_t*& at) {
+  constexpr int kAll = 2 * kUnitBytes / 512;  // copies by all lanes
+  const auto lane_at = (threadIdx.x & 31) * 16;
+  to += lane_at;
+#pragma unroll
+  for (int x = 0; x < kAll; ++x) copy_async16(to + x * 512, at + x * 512);
+  if (lane_at < 2 * kUnitBytes % 512) copy_async16(to + kAll * 512, at + kAll * 512);
   at += 2 * kUnitBytes;
-  left -= 2;
+}
+template <int kUnitBytes>
+__device__ __forceinline__ void copy_unit(std::uint32_t to, const std::uint8_t* at) {
+  const auto lane_at = (threadIdx.x & 31) * 16;
+  to += lane_at;
+#pragma unroll
+  for (int x = 0; x < kUnitBytes / 512; ++x) copy_async16(to + x * 512, at + x * 512);
+  constexpr int kRest = kUnitBytes / 512 * 512;
+  if (lane_at < kUnitBytes % 512) copy_async16(to + kRest, at + kRest);
 }
 
 // The pairs of units of a warp in the order of use, all phases.
@@ -148,53 +222,54 @@ template <int kUnitBytes>
 struct StreamLoads {
   const std::uint8_t* at;  // of the next pair, this lane's first 16 bytes
   int left = 0;            // slices of the item from here on; 0: no more
-  int round = 0, tile, part;
+  int round = 0;
+  StreamItem item;
   StreamPosition position;
 
   __device__ __forceinline__ void start(const StreamArgs& args, const StreamGroups& groups,
                                         int rank, const StreamPosition& from) {
     position = from;
-    const StreamShare& in = share_of(args.plan, 0, rank);
-    const int warp = static_cast<int>(threadIdx.x / 32);
-    tile = warp * in.inverse >> 16, part = warp - tile * in.parts;
+    item.start(share_of(args.plan, 0, rank).deal);
     open_item(args, groups, rank);
   }
-  // The item at tile, part; where the phase is over, the next phase's first.
+  // The item; where the phase is over, the next phase's first.
   __device__ __forceinline__ void open_item(const StreamArgs& args, const StreamGroups& groups,
                                             int rank) {
     const StreamPlan& plan = args.plan;
 #pragma unroll 1
-    while (tile >= position.tiles) {
+    while (item.tile >= position.tiles) {
       if (++round == plan.rounds) {
         round = 0;
         position.next(plan);
         if (position.left == 0) return;
       }
-      const StreamShare& in = share_of(plan, round, rank);
-      const int warp = static_cast<int>(threadIdx.x / 32);
-      tile = warp * in.inverse >> 16, part = warp - tile * in.parts;
+      item.start(share_of(plan, round, rank).deal);
     }
-    const int slice = part * kStreamPartSlices;
-    left = min(kStreamPartSlices, share_of(plan, round, rank).slices - slice);
+    const StreamShare& in = share_of(plan, round, rank);
+    const int slice = item.part * in.deal.part_slices;
+    left = min(in.deal.part_slices, in.slices - slice);
     const int first = (plan.split > 1 ? rank : round) * plan.full.slices;
     const std::uint8_t* weights = args.weights + (threadIdx.x & 31) * 16;
     if (plan.chunks == 0) {
       weights += group_of_chunk(args, groups, position.chunk) * args.problem.b_prepared_stride;
     }
     const std::int64_t unit =
-        static_cast<std::int64_t>(position.first + tile) * plan.slices + first + slice;
+        static_cast<std::int64_t>(position.first + item.tile) * plan.slices + first + slice;
     at = weights + unit * kUnitBytes;
   }
   // The next pair to `to`, as one group of copies; without one, an empty group.
   __device__ __forceinline__ void issue(const StreamArgs& args, const StreamGroups& groups,
                                         int rank, std::uint32_t to) {
     if (left > 0) {
-      copy_pair<kUnitBytes>(to, at, left);
+      if (left == 1) {
+        copy_unit<kUnitBytes>(to, at);
+      } else {
+        copy_pair<kUnitBytes>(to, at);
+      }
+      left -= 2;
       if (left <= 0) {
-        const StreamShare& in = share_of(args.plan, round, rank);
         left = 0;
-        tile += in.step_tiles, part += in.step_parts;
-        if (part >= in.parts) part -= in.parts, ++tile;
+        item.next(share_of(args.plan, round, rank).deal);
         open_item(args, groups, rank);
       }
     }
@@ -202,36 +277,34 @@ struct StreamLoads {
   }
 };
 
-// The same for one phase of one chunk, whose tile l is tile_of(l) of B.
-template <int kUnitBytes, class TileOf>
+// The same for the short kernel.
+template <int kUnitBytes>
 struct SimpleLoads {
-  const TileOf& tile_of;
-  const std::uint8_t* weights;  // this lane's
+  const std::uint8_t* weights;  // of the CTA's first tile, this lane's
   const std::uint8_t* at;
-  int left = 0, tile, part, tiles;
+  int left;  // slices of the item from here on; 0: no more
+  SimpleItem item;
 
-  __device__ __forceinline__ SimpleLoads(const StreamArgs& args, int count, const TileOf& of)
-      : tile_of(of), weights(args.weights + (threadIdx.x & 31) * 16) {
-    const StreamPlan& plan = args.plan;
-    tiles = count;
-    const int warp = static_cast<int>(threadIdx.x / 32);
-    tile = warp * plan.last.inverse >> 16, part = warp - tile * plan.last.parts;
-    open_item(plan);
+  __device__ __forceinline__ SimpleLoads(const StreamArgs& args, const SimpleTiles& tiles,
+                                         const StreamTail& tail)
+      : weights(args.weights + (threadIdx.x & 31) * 16 +
+                static_cast<std::int64_t>(tiles.first) * args.plan.slices * kUnitBytes) {
+    item.start(args.plan, tail);
+    open_item(args.plan, tiles);
   }
-  __device__ __forceinline__ void open_item(const StreamPlan& plan) {
-    if (tile >= tiles) return;
-    const int slice = part * kStreamPartSlices;
-    left = min(kStreamPartSlices, plan.slices - slice);
-    at = weights + (static_cast<std::int64_t>(tile_of(tile)) * plan.slices + slice) * kUnitBytes;
+  __device__ __forceinline__ void open_item(const StreamPlan& plan, const SimpleTiles& tiles) {
+    left = item.slice < tiles.count * plan.slices ? 1 << item.shift : 0;
+    const int jump = item.slice >= tiles.half * plan.slices ? tiles.jump : 0;
+    at = weights + (item.slice + static_cast<std::int64_t>(jump) * plan.slices) * kUnitBytes;
   }
-  __device__ __forceinline__ void issue(const StreamPlan& plan, std::uint32_t to) {
+  __device__ __forceinline__ void issue(const StreamPlan& plan, const SimpleTiles& tiles,
+                                        const StreamTail& tail, std::uint32_t to) {
     if (left > 0) {
-      copy_pair<kUnitBytes>(to, at, left);
-      if (left <= 0) {
-        left = 0;
-        tile += plan.last.step_tiles, part += plan.last.step_parts;
-        if (part >= plan.last.parts) part -= plan.last.parts, ++tile;
-        open_item(plan);
+      copy_pair<kUnitBytes>(to, at);
+      left -= 2;
+      if (left == 0) {
+        item.next(tail);
+        open_item(plan, tiles);
       }
     }
     commit_copies();

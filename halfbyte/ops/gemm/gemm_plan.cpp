@@ -148,8 +148,8 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
     if (plan.stream.stages == 0) no = "shared memory is too small";
   }
   // Measured on an H200 (docs/performance.md): the short stream kernel is the faster one.
-  const bool prefers_stream =
-      kStreamRanOnGpu && problem.m <= kStreamRows && no == nullptr && plan.stream.simple;
+  const bool prefers_stream = no == nullptr && plan.stream.simple && problem.m <= kStreamRows &&
+                              problem.m * plan.stream.slices <= kStreamRowSlices;
   if (no_decode(problem, device) == nullptr && !empty && !prefers_stream) {
     const int rows = static_cast<int>(std::min<std::int64_t>(problem.m, kDecodeMaxTokens));
     plan.decode = plan_decode(choose_decode_shape(rows, problem.n, problem.k, device), problem.n,

@@ -58,12 +58,9 @@ enum class GemmKernelKind { kDecode, kStream, kAny, kDequantize, kTensorCore };
 // where that is impossible, cuBLASLt. W4A16 is bounded in any case.
 inline constexpr std::int64_t kTensorCoreFromRows = 33, kTensorCoreFromRows16Bit = 9;
 inline constexpr std::int64_t kDequantizeRows = 65;
-// Rows of A up to which the stream kernel, where it is the short one, is preferred to the decode
-// kernel.
-inline constexpr std::int64_t kStreamRows = 8;
-// The stream kernel's present form has run under emulation alone (docs/performance.md). Until a GPU
-// has compared its bits, what another fast kernel can compute is left to that one.
-inline constexpr bool kStreamRanOnGpu = true;
+// Rows of A, and rows times slices of K, up to which the stream kernel, where it is the short one,
+// is preferred to the decode kernel.
+inline constexpr std::int64_t kStreamRows = 8, kStreamRowSlices = 336;
 
 struct GemmPlan {
   GemmKernelKind kind = GemmKernelKind::kAny;

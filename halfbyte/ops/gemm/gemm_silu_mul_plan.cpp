@@ -33,10 +33,6 @@ base::Result<GateUpPlan> gate_up_plan(const GateUpProblem& problem, const GemmDe
                " rows, columns that are no multiple of 16, strides, or too much shared memory";
     return plan;
   }
-  if (!kStreamRanOnGpu) {
-    plan.why = "the kernel that does both has not run on a GPU yet";
-    return plan;
-  }
   plan.kind = GateUpKernelKind::kStream;
   return plan;
 }

@@ -264,8 +264,7 @@ TEST(GemmSiluMulPlan, WhatOneKernelTakes) {
     return plan.ok() ? plan.value() : GateUpPlan{};
   };
   const GateUpPlan plan = plan_of(good);
-  EXPECT_EQ(plan.kind, kStreamRanOnGpu ? GateUpKernelKind::kStream : GateUpKernelKind::kComposed)
-      << to_string(plan);
+  EXPECT_EQ(plan.kind, GateUpKernelKind::kStream) << to_string(plan);
   EXPECT_LE(plan.stream.shared_bytes, GemmDevice{}.shared_bytes);
   EXPECT_EQ(plan.stream.block_tiles * plan.stream.blocks + plan.stream.more_tiles, 28672 / 32);
   const auto expect_composed = [&](const GateUpProblem& problem, const char* why) {
@@ -304,8 +303,7 @@ TEST(GemmSiluMulPlan, ComposedHasTheProductInTheWorkspace) {
   const base::Result<GateUpPlan> plan = gate_up_plan(problem, {});
   ASSERT_TRUE(plan.ok());
   EXPECT_EQ(plan.value().kind, GateUpKernelKind::kComposed);
-  EXPECT_EQ(plan.value().product.kind,
-            kStreamRanOnGpu ? GemmKernelKind::kStream : GemmKernelKind::kDecode);
+  EXPECT_EQ(plan.value().product.kind, GemmKernelKind::kStream);
   EXPECT_EQ(to_string(plan.value()).find("product, then activation"), 0u);
   const ComposedWorkspace plain = composed_workspace(problem, 300);
   EXPECT_EQ(plain.gate_up, 512u);

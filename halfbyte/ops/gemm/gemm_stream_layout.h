@@ -11,6 +11,9 @@ namespace halfbyte::ops {
 inline constexpr int kStreamRowBytes = 16;
 inline constexpr int kStreamHeaderBytes = 2 * kStreamMaxTokens * kStreamRowBytes;
 
+// A StreamRow's place that no chunk of so few rows needs holds zeros, where slices share columns.
+inline constexpr int kStreamZeros = kStreamHeaderBytes - kStreamRowBytes;
+
 // Floats from one row of A's 16 sums to the next: no bank conflicts.
 inline constexpr int kStreamTokenStride = 20;
 

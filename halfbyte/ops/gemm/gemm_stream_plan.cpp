@@ -1,6 +1,7 @@
 #include "halfbyte/ops/gemm/gemm_stream_plan.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "halfbyte/ops/gemm/gemm_stream_layout.h"
 
@@ -14,13 +15,14 @@ int ceil_div(std::int64_t value, std::int64_t by) {
   return static_cast<int>((value + by - 1) / by);
 }
 
-StreamShare share_of(int slices) {
+StreamDeal deal_of(int slices, int part_slices) {
+  const int parts = ceil_div(slices, part_slices);
+  return {parts, part_slices, 65536 / parts + 1};
+}
+StreamShare share_of(int slices, int part_slices) {
   StreamShare share;
   share.slices = slices;
-  share.parts = ceil_div(slices, kStreamPartSlices);
-  share.step_tiles = kStreamWarps / share.parts;
-  share.step_parts = kStreamWarps % share.parts;
-  share.inverse = 65536 / share.parts + 1;
+  share.deal = deal_of(slices, part_slices);
   // Right where x * slices < 2^32: x counts the slices of a chunk's rows. Not for one slice.
   share.slices_inverse = static_cast<std::uint32_t>((std::uint64_t{1} << 32) / slices + 1);
   return share;
@@ -32,8 +34,13 @@ bool is_even(const base::RowMap& rows) { return rows.inner_rows == rows.rows; }
 // those.
 bool is_simple(const GemmProblem& problem) {
   if (problem.groups != 0 || !is_even(problem.c_rows)) return false;
+  if (ceil_div(problem.k, kSliceColumns) % 2 != 0) return false;
   if (!problem.quantized) return is_even(problem.x_rows);
   return is_even(problem.a_rows) && problem.a_layout == ScaleLayout::kLinear;
+}
+
+bool shares_columns(const GemmProblem& problem, const StreamPlan& plan) {
+  return stream_shared_slices(problem.format, plan.chunk_rows) > 1;
 }
 
 // Fills in what follows from full, stages and split; `tiles` of a cluster.
@@ -41,12 +48,12 @@ bool is_simple(const GemmProblem& problem) {
 bool lay_out(const GemmProblem& problem, const GemmDevice& device, int tiles, StreamPlan& plan) {
   const int pieces = ceil_div(plan.slices, plan.full.slices);
   plan.rounds = plan.split > 1 ? 1 : pieces;
-  plan.last = share_of(plan.slices - (pieces - 1) * plan.full.slices);
+  plan.last = share_of(plan.slices - (pieces - 1) * plan.full.slices, plan.full.deal.part_slices);
   plan.levels = 0;
   while ((1 << plan.levels) < plan.rounds) ++plan.levels;
   constexpr int kAlign = 128;
   const int factors = stream_factors(problem.format, problem.quantized) * plan.token_tiles * 8;
-  const int part_tile = plan.full.parts * plan.chunk_rows * kStreamTokenStride * 4;
+  const int part_tile = plan.full.deal.parts * plan.chunk_rows * kStreamTokenStride * 4;
   const int pend_tile = plan.levels * plan.chunk_rows * kTileRows * 4;
   plan.header_offset = plan.stages * kStreamWarps * 2 * unit_bytes(problem.format);
   plan.act_offset = round_up(plan.header_offset + kStreamHeaderBytes, kAlign);
@@ -67,14 +74,62 @@ bool lay_out(const GemmProblem& problem, const GemmDevice& device, int tiles, St
   return true;
 }
 
-// In the time that a warp takes for a slice of eight rows: the warps with the most slices, phase by
-// phase, what a part's sums, a phase's barriers and its restaging of A cost (measured on an H200).
-double cost(const StreamPlan& plan, int tiles) {
-  constexpr double kPart = 0.5, kBarrier = 1.5, kRestage = 6.0, kTwoTiles = 1.45;
+// In the time that a warp takes for a slice (measured on an H200): what the warps with the most
+// parts of `tiles` tiles take. Where slices share columns, a slice costs less and a part more.
+double cost_of_parts(int tiles, int parts, int part_slices, bool shared) {
+  const double part = shared ? 0.6 * part_slices + 1.2 : part_slices + 0.5;
+  return ceil_div(std::int64_t{tiles} * parts, kStreamWarps) * part;
+}
+
+StreamTail tail_of(int tiles, int slices, int part_shift, bool shared) {
+  const int turn = kStreamWarps / std::gcd(slices >> part_shift, kStreamWarps);  // tiles
+  StreamTail tail{tiles / turn * turn, part_shift};
+  const auto cost = [&](int shift) {
+    return cost_of_parts(tiles - tail.first, slices >> shift, 1 << shift, shared);
+  };
+  // Where all tiles would be the tail the start counts, not the balance: smaller parts are slower.
+  for (int shift = part_shift - 1; shift > 0 && tail.first > 0; --shift) {
+    if (cost(shift) < cost(tail.part_shift)) tail.part_shift = shift;
+  }
+  return tail;
+}
+
+// Of a plan with one phase for all tiles of a CTA, block_tiles or one more times `unit`. Without
+// smaller parts where their sums do not fit.
+void set_tails(const GemmDevice& device, int unit, bool shared, StreamPlan& plan) {
+  plan.part_shift = 1;  // K has an even number of slices
+  while (2 << plan.part_shift <= kStreamPartSlices && plan.slices % (2 << plan.part_shift) == 0) {
+    ++plan.part_shift;
+  }
+  const int all[] = {unit * plan.block_tiles, unit * (plan.block_tiles + (plan.more_tiles != 0))};
+  const auto bytes_with = [&](const StreamTail& tail, int tiles) {
+    const int parts = tail.first * (plan.slices >> plan.part_shift) +
+                      (tiles - tail.first) * (plan.slices >> tail.part_shift);
+    return plan.part_offset + parts * plan.chunk_rows * kStreamTokenStride * 4;
+  };
+  for (const int more : {0, 1}) {
+    StreamTail& tail = plan.tails[more];
+    tail = tail_of(all[more], plan.slices, plan.part_shift, shared);
+    if (bytes_with(tail, all[more]) > device.shared_bytes) tail = {all[more], plan.part_shift};
+    plan.shared_bytes = std::max(plan.shared_bytes, bytes_with(tail, all[more]));
+  }
+}
+
+// The warps with the most slices, phase by phase, what a phase's barriers and its restaging of A
+// cost, and the longer kernel; in the unit of cost_of_parts.
+double cost(const StreamPlan& plan, int tiles, bool shared) {
+  constexpr double kBarrier = 1.5, kRestage = 6.0, kTwoTiles = 1.45, kGeneral = 5.0;
   const auto group = [&](int of) {
     if (of == 0) return 0.0;
-    const double slices = ceil_div(std::int64_t{of} * plan.full.parts, kStreamWarps) *
-                          (std::min(kStreamPartSlices, plan.full.slices) + kPart);
+    const StreamTail& tail = plan.tails[1];
+    const StreamDeal& deal = plan.full.deal;
+    const double slices =
+        plan.simple
+            ? cost_of_parts(tail.first, plan.slices >> plan.part_shift, 1 << plan.part_shift,
+                            shared) +
+                  cost_of_parts(of - tail.first, plan.slices >> tail.part_shift,
+                                1 << tail.part_shift, shared)
+            : cost_of_parts(of, deal.parts, std::min(deal.part_slices, plan.full.slices), false);
     // The sums of the parts, from both CTAs of a cluster.
     const int turns = ceil_div(std::int64_t{ceil_div(of, plan.split)} * plan.chunk_rows * kTileRows,
                                kStreamThreads);
@@ -83,9 +138,8 @@ double cost(const StreamPlan& plan, int tiles) {
                           (plan.rounds > 1 ? kRestage : 0.0));
   };
   const int whole = tiles / plan.group_tiles;
-  const double slices = whole * group(plan.group_tiles) + group(tiles % plan.group_tiles);
-  // More weights in flight keep the memory busy, and the first rows of A waiting.
-  return plan.stages > 2 ? 0.98 * slices + 1.5 : slices;
+  return whole * group(plan.group_tiles) + group(tiles % plan.group_tiles) +
+         (plan.simple ? 0.0 : kGeneral);
 }
 
 struct Best {
@@ -97,12 +151,14 @@ struct Best {
 // K in `split` parts, or in rounds of `round_slices`; chunks and their rows are set.
 void try_all(const GemmProblem& problem, const GemmDevice& device, int split, int round_slices,
              StreamPlan plan, Best& best) {
-  // Of groups, as if each row had an expert of its own.
-  const std::int64_t total =
-      static_cast<std::int64_t>(plan.tiles) *
-      (problem.groups != 0 ? std::min(problem.m, problem.groups) : plan.chunks);
+  // Of groups, as if each row had an expert of its own: share_of_groups.
+  const std::int64_t chunks =
+      problem.groups != 0 ? std::min(problem.m, problem.groups) : plan.chunks;
+  const std::int64_t total = chunks * plan.tiles;
   const int used = static_cast<int>(std::min<std::int64_t>(total, device.multiprocessors / split));
-  const int tiles = std::min(ceil_div(total, used), plan.tiles);
+  const bool one_chunk = problem.groups != 0 && chunks <= used;
+  const int tiles =
+      std::min(one_chunk ? ceil_div(plan.tiles, used / chunks) : ceil_div(total, used), plan.tiles);
   const int turns = plan.chunks > 1 ? ceil_div(ceil_div(total, used), tiles) : 1;
   plan.split = split;
   plan.blocks = used * split;
@@ -113,16 +169,18 @@ void try_all(const GemmProblem& problem, const GemmDevice& device, int split, in
   // Both CTAs of a cluster have some; all but the last round have whole parts.
   if (split > 1 && (split - 1) * slices >= plan.slices) return;
   if (split == 1 && slices < plan.slices && slices % kStreamPartSlices != 0) return;
-  plan.full = share_of(slices);
-  for (const int stages : kStreamStages) {
-    plan.stages = stages;
+  for (int part_slices = kStreamPartSlices; part_slices >= 2; part_slices /= 2) {
+    plan.full = share_of(slices, part_slices);
+    plan.stages = kStreamStages;
     if (!lay_out(problem, device, tiles, plan)) continue;
-    plan.simple = is_simple(problem) && split == 1 && plan.rounds == 1 && plan.chunks == 1 &&
-                  plan.group_tiles == tiles;
-    if (stages != kStreamGeneralStages && !plan.simple) continue;
-    const double cost_of = turns * cost(plan, tiles);
+    const bool one_phase =
+        split == 1 && plan.rounds == 1 && plan.chunks == 1 && plan.group_tiles == tiles;
+    plan.simple = part_slices == kStreamPartSlices && one_phase && is_simple(problem);
+    if (plan.simple) set_tails(device, 1, shares_columns(problem, plan), plan);
+    const double cost_of = turns * cost(plan, tiles, shares_columns(problem, plan));
     if (best.all != nullptr) best.all->push_back(plan);
     if (best.plan.stages == 0 || cost_of < best.slices) best.plan = plan, best.slices = cost_of;
+    if (plan.simple) break;
   }
 }
 
@@ -170,10 +228,11 @@ StreamPlan plan_gate_up_stream(const GemmProblem& problem, const GemmDevice& dev
   plan.blocks = std::min(pairs, device.multiprocessors);
   plan.block_tiles = pairs / plan.blocks;
   plan.more_tiles = pairs % plan.blocks;
-  plan.full = share_of(plan.slices);
-  plan.stages = kStreamGeneralStages;
+  plan.full = share_of(plan.slices, kStreamPartSlices);
+  plan.stages = kStreamStages;
   const int tiles = 2 * ceil_div(pairs, plan.blocks);
   plan.simple = lay_out(problem, device, tiles, plan) && plan.group_tiles == tiles;
+  if (plan.simple) set_tails(device, 2, shares_columns(problem, plan), plan);
   return plan.simple ? plan : StreamPlan{};
 }
 

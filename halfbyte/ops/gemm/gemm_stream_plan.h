@@ -5,7 +5,8 @@
 // memory. Where there are no clusters, one range of K comes after the other (rounds). A CTA takes a
 // group of its tiles at a time. The items of a phase (a group and a round) are the parts of its
 // tiles' slices, dealt to the warps in turn: a warp multiplies the slices of a part and adds them
-// up in the tree's order; the parts' sums wait in shared memory for the end of the phase.
+// up in the tree's order; the parts' sums wait in shared memory for the end of the phase. Parts are
+// large, as each costs something, but small where warps would be left without one.
 #pragma once
 
 #include <cstdint>
@@ -18,20 +19,38 @@ namespace halfbyte::ops {
 
 inline constexpr int kStreamWarps = 16;
 inline constexpr int kStreamThreads = kStreamWarps * 32;
-inline constexpr int kStreamMaxTokens = 16;  // rows of A a chunk
-// Pairs of units in flight a warp: what is compiled.
-inline constexpr int kStreamStages[] = {4, 2};
-inline constexpr int kStreamGeneralStages = 2;  // but for the short kernel
-inline constexpr int kStreamMaxGroups = 4096;   // of rows (experts)
-// Slices of a part, but for the last of a tile: a power of two.
-inline constexpr int kStreamPartSlices = 8;
+inline constexpr int kStreamMaxTokens = 16;    // rows of A a chunk
+inline constexpr int kStreamStages = 2;        // pairs of units in flight a warp
+inline constexpr int kStreamMaxGroups = 4096;  // of rows (experts)
+inline constexpr int kStreamPartSlices = 8;    // at most
 
-// The slices of a round, or of a CTA of a cluster, as the warps of a CTA share them.
+// Slices that share the eight columns of a product in the short kernel, which has fewer operations
+// for the same sums then: as many as leave a column for each row of A.
+constexpr int stream_shared_slices(Format format, int rows) {
+  if (format != Format::kNvfp4 || rows > 4) return 1;
+  return rows == 1 ? 8 : rows == 2 ? 4 : 2;
+}
+
+// How the slices of a tile are dealt to the warps of a CTA.
+struct StreamDeal {
+  int parts = 0;
+  int part_slices = kStreamPartSlices;  // but for the last part of a tile: a power of two
+  int inverse = 0;                      // w / parts = w * inverse >> 16 for w <= kStreamWarps
+};
+
+// The slices of a round, or of a CTA of a cluster.
 struct StreamShare {
-  int slices = 0, parts = 0;
-  int step_tiles = 0, step_parts = 0;  // kStreamWarps parts on
-  int inverse = 0;                     // w / parts = w * inverse >> 16 for w < kStreamWarps
-  std::uint32_t slices_inverse = 0;    // x / slices is the high half of x * slices_inverse
+  int slices = 0;
+  StreamDeal deal;
+  std::uint32_t slices_inverse = 0;  // x / slices is the high half of x * slices_inverse
+};
+
+// The last tiles of a CTA of the short kernel, from `first` on: where the parts of the ones before,
+// of which all warps have as many, would leave warps idle, smaller ones do not. Its parts are
+// whole, so that its items are one range of slices.
+struct StreamTail {
+  int first = 0;
+  int part_shift = 0;  // of parts of 1 << part_shift slices
 };
 
 struct StreamPlan {
@@ -50,9 +69,11 @@ struct StreamPlan {
   int shared_bytes = 0;
   int token_tiles = 1;  // of 8 rows of A: 1 or 2
   int blocks = 0;       // CTAs, clusters times split
-  int stages = 0;       // of kStreamStages; 0: the kernel does not fit
+  int stages = 0;       // kStreamStages; 0: the kernel does not fit
   int buffers = 1;      // of a phase's sums
   bool simple = false;  // one phase, no groups, A and C of ordinary strides: a short kernel
+  int part_shift = 0;   // of it, before the tail
+  StreamTail tails[2];  // of it: where a CTA has block_tiles, and where it has one more
 };
 
 // nullptr: the stream kernel takes the problem (`stages` may still be 0).
