@@ -77,23 +77,48 @@ inline base::Status zero_amax(float* amax, cudaStream_t stream) {
   return cuda_status("cudaMemsetAsync", cudaMemsetAsync(amax, 0, sizeof(float), stream));
 }
 
+struct LaunchShape {
+  dim3 grid, block;
+  int shared_bytes = 0;  // dynamic
+  int cluster = 1;       // CTAs along x that form one
+};
+
+template <class... Parameters, class... Args>
+base::Status launch_as(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape,
+                       const LaunchOptions& options, const Args&... args) {
+  if (shape.shared_bytes > 0) {
+    const base::Status status =
+        cuda_status(name, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                               shape.shared_bytes));
+    if (!status.ok()) return status;
+  }
+  cudaLaunchConfig_t config = {};
+  cudaLaunchAttribute attributes[2] = {};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
+  config.stream = options.stream;
+  config.attrs = attributes;
+  if (options.programmatic) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster > 1) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  }
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, args...);
+  if (error != cudaSuccess) (void)cudaGetLastError();
+  return cuda_status(name, error);
+}
+
 template <auto kKernel, class... Args>
 base::Status launch(const char* name, dim3 grid, dim3 block, const LaunchOptions& options,
                     const Args&... args) {
-  cudaLaunchConfig_t config = {};
-  cudaLaunchAttribute attribute = {};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.stream = options.stream;
-  config.attrs = &attribute;
-  if (options.programmatic) {
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.numAttrs = 1;
-  }
-  const cudaError_t error = cudaLaunchKernelEx(&config, kKernel, args...);
-  if (error != cudaSuccess) (void)cudaGetLastError();
-  return cuda_status(name, error);
+  return launch_as(name, kKernel, {grid, block}, options, args...);
 }
 
 // Makes a tensor's device current, and the caller's again at the end.

@@ -2,6 +2,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
@@ -41,7 +42,7 @@ int alive = 0, alive_in_warp[kMaxWarps];
 Barrier block_barrier, warp_barriers[kMaxWarps], half_barriers[kMaxWarps][2];
 std::uint8_t exchanged[kMaxWarps][32][kExchangeBytes];
 std::uint32_t shared_bytes = 0;
-const std::uint8_t *readable_begin = nullptr, *readable_end = nullptr;
+std::vector<Readable> readable;
 
 [[noreturn]] void fail(const char* what, unsigned long long at) {
   std::fprintf(stderr, "block %u thread %u: %s at %llu\n", block.x, thread.x, what, at);
@@ -141,10 +142,7 @@ std::uint32_t shared_offset(const void* p) {
   return static_cast<std::uint32_t>(static_cast<const std::uint8_t*>(p) - shared_memory);
 }
 
-void set_readable(const void* begin, std::size_t bytes) {
-  readable_begin = static_cast<const std::uint8_t*>(begin);
-  readable_end = readable_begin + bytes;
-}
+void set_readable(std::vector<Readable> all) { readable = std::move(all); }
 void copy_async(std::uint32_t to, const void* from) { running->copies.push_back({to, from}); }
 void commit_copies() {
   running->groups.push_back(std::move(running->copies));
@@ -155,8 +153,11 @@ void wait_copies(int pending) {
   while (groups.size() > static_cast<std::size_t>(pending)) {
     for (const Copy& copy : groups.front()) {
       const auto* from = static_cast<const std::uint8_t*>(copy.from);
-      if (from < readable_begin || from + 16 > readable_end)
-        fail("copy from elsewhere, to", copy.to);
+      const bool within = std::any_of(readable.begin(), readable.end(), [&](const Readable& r) {
+        const auto* begin = static_cast<const std::uint8_t*>(r.begin);
+        return from >= begin && from + 16 <= begin + r.bytes;
+      });
+      if (!within) fail("copy from elsewhere, to", copy.to);
       std::memcpy(shared_at(copy.to, 16), from, 16);
     }
     groups.erase(groups.begin());

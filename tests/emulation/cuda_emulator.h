@@ -66,8 +66,12 @@ std::uint8_t* shared_at(std::uint32_t at, std::uint32_t bytes);
 std::uint32_t shared_offset(const void* p);
 
 // Asynchronous copies of 16 bytes, which land when their group is waited for, not before. They read
-// within `readable` alone.
-void set_readable(const void* begin, std::size_t bytes);
+// within what is readable alone: `bytes` from `begin` on, of each.
+struct Readable {
+  const void* begin;
+  std::size_t bytes;
+};
+void set_readable(std::vector<Readable> all);
 void copy_async(std::uint32_t to, const void* from);
 void commit_copies();
 void wait_copies(int pending);

@@ -10,8 +10,8 @@ import re
 import sys
 
 ROOM = "halfbyte/ops/gemm"
-HEADERS = ["fragments", "values", "stream_parts", "stream_stage", "stream_walk", "stream_shared", "stream_sums",
-           "stream", "stream_gate_up"]
+HEADERS = ["fragments", "values", "stream_parts", "stream_stage", "stream_walk", "stream_shared",
+           "stream_multiply", "stream_sums", "stream_simple", "stream", "stream_gate_up"]
 BODIES = {
     "smem_address": "return emulation::shared_offset(p);",
     "copy_async16": "emulation::copy_async(to, from);",
@@ -19,6 +19,9 @@ BODIES = {
     "wait_copies": "emulation::wait_copies(kPending);",
     "load_shared16": "uint4 v; std::memcpy(&v, emulation::shared_at(at, 16), 16); return v;",
     "load_shared8": "uint2 v; std::memcpy(&v, emulation::shared_at(at, 8), 8); return v;",
+    "load_shared4": "std::uint32_t v; std::memcpy(&v, emulation::shared_at(at, 4), 4); return v;",
+    "load_shared1": "std::uint8_t v; std::memcpy(&v, emulation::shared_at(at, 1), 1); return v;",
+    "store_shared4": "std::memcpy(emulation::shared_at(at, 4), &v, 4);",
     "low_half": "return emulation::half_value(pair);",
     "high_half": "return emulation::half_value(pair >> 16);",
     "xor_and": "return (a ^ b) & mask;",
@@ -32,7 +35,6 @@ TEXTS = [
     (r"__noinline__ ", ""),  # libstdc++ has a use for the word
     (r"extern __shared__ __align__\(128\) std::uint8_t smem\[\];",
      "std::uint8_t* const smem = emulation::shared_memory;"),
-    (r'asm volatile\("st\.shared\.u32.*?\);', "std::memcpy(emulation::shared_at(to + 16 * t, 4), &pair, 4);"),
     (r'asm volatile\("ld\.shared\.f32.*?\);', "std::memcpy(&v, emulation::shared_at(at, 4), 4);"),
     (r"const __half2 v =\s*__floats2half2_rn\((.*?)\);\s*pair = \*reinterpret_cast<const std::uint32_t\*>\(&v\);",
      r"pair = emulation::half_pair(\1);"),

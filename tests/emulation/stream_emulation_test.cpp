@@ -13,6 +13,7 @@
 #include "halfbyte/ops/common/arguments.h"
 #include "halfbyte/ops/common/testing.h"
 #include "halfbyte/ops/gemm/gemm_arguments.h"
+#include "halfbyte/ops/gemm/gemm_cuda_stream.cuh"
 #include "halfbyte/ops/gemm/gemm_cuda_stream_gate_up.cuh"
 #include "halfbyte/ops/gemm/gemm_silu_mul_testing.h"
 #include "halfbyte/ops/gemm/gemm_testing.h"
@@ -41,7 +42,16 @@ void launch(const GemmProblem& problem, const StreamPlan& plan,
   emulation::set_shared_bytes(static_cast<std::uint32_t>(plan.shared_bytes));
   const std::int64_t bytes = prepared_weight_bytes(problem.format, problem.n, problem.k) *
                              std::max<std::int64_t>(1, problem.groups);
-  emulation::set_readable(problem.b_prepared, static_cast<std::size_t>(bytes));
+  std::vector<emulation::Readable> readable = {
+      {problem.b_prepared, static_cast<std::size_t>(bytes)}};
+  if (problem.quantized && problem.m > 0) {
+    readable.push_back(
+        {problem.a_codes,
+         static_cast<std::size_t>(problem.a_rows.offset(problem.m - 1) + problem.k / 2)});
+    readable.push_back(
+        {problem.a_scales, static_cast<std::size_t>(problem.a_scale_rows * problem.blocks())});
+  }
+  emulation::set_readable(std::move(readable));
   emulation::launch(plan.blocks, kStreamThreads, kernel);
 }
 
@@ -98,7 +108,7 @@ void expect_close(const GemmProblem& got, const GemmProblem& want) {
 }
 
 struct Counts {
-  int simple = 0, general = 0, rounds = 0;
+  int simple = 0, general = 0, rounds = 0, copies = 0;
 };
 void expect_equal(Random& random, const testing::GemmChoices& choices,
                   const testing::GemmShape& shape, Counts& counts) {
@@ -113,6 +123,7 @@ void expect_equal(Random& random, const testing::GemmChoices& choices,
   (plan.simple ? counts.simple : counts.general)++;
   counts.rounds += plan.rounds > 1 ? 1 : 0;
   const StreamArgs args = stream_args(random, problem, plan);
+  counts.copies += args.copies ? 1 : 0;
   launch(problem, plan, [&] { run(args); });
   if (problem.quantized) {
     EXPECT_EQ(testing::first_difference(want, got), "");
@@ -146,6 +157,29 @@ TEST(StreamEmulation, EqualsReference) {
   EXPECT_GT(counts.simple, 3);
   EXPECT_GT(counts.general, 10);
   EXPECT_GT(counts.rounds, 0);
+}
+
+// More of A than threads hold, in rows that are copied first.
+TEST(StreamEmulation, CopiesRows) {
+  Counts counts;
+  for (std::uint64_t seed = 0; seed < 40 && counts.copies < 3; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Random random(72'000'000 + seed);
+    testing::GemmShape shape;
+    shape.format = random.pick({Format::kNvfp4, Format::kMxfp4});
+    shape.m = random.in(7, 8);
+    shape.k = 512 * random.pick<std::int64_t>({10, 11, 12});
+    shape.n = random.in(1, 40);
+    expect_equal(random,
+                 {.quantized = true,
+                  .grouped = false,
+                  .plain_weights = false,
+                  .method = GemmMethod::kAuto,
+                  .any_layout = false},
+                 shape, counts);
+    if (HasFailure()) return;
+  }
+  EXPECT_GE(counts.copies, 3);
 }
 
 // gate_up by the reference, then the definitions of silu_mul and quantize a block at a time.

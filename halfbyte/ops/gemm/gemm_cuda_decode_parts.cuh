@@ -11,6 +11,7 @@
 #include "halfbyte/formats/scale_layout.h"
 #include "halfbyte/numerics/half_types.h"
 #include "halfbyte/ops/gemm/gemm_cuda_bulk.cuh"
+#include "halfbyte/ops/gemm/gemm_cuda_values.cuh"
 #include "halfbyte/ops/gemm/gemm_decode_layout.h"
 
 namespace halfbyte::ops::cuda {
@@ -329,25 +330,12 @@ __device__ __forceinline__ float add_sums(const float* sums, int stride) {
   return v;
 }
 
-__device__ __forceinline__ float float_at(const void* data, base::DType dtype, std::int64_t index) {
-  if (dtype == base::DType::kBF16)
-    return numerics::to_float(static_cast<const numerics::Bf16*>(data)[index]);
-  if (dtype == base::DType::kF16)
-    return numerics::to_float(static_cast<const numerics::Fp16*>(data)[index]);
-  return static_cast<const float*>(data)[index];
-}
 __device__ __forceinline__ void put_output(const DecodeArgs& args, std::int64_t at, std::int64_t n,
                                            float sum, float decode_a, float decode_b) {
   if (n >= args.n) return;
   float v = __fmul_rn(__fmul_rn(__fmul_rn(sum, 16384.0f), decode_a), decode_b);
-  if (args.bias != nullptr) v = __fadd_rn(v, float_at(args.bias, args.bias_dtype, n));
-  if (args.c_dtype == base::DType::kBF16) {
-    static_cast<__nv_bfloat16*>(args.c)[at] = __float2bfloat16_rn(v);
-  } else if (args.c_dtype == base::DType::kF16) {
-    static_cast<__half*>(args.c)[at] = __float2half_rn(v);
-  } else {
-    static_cast<float*>(args.c)[at] = v;
-  }
+  if (args.bias != nullptr) v = __fadd_rn(v, value_at(args.bias, args.bias_dtype, n));
+  put_value(args.c, args.c_dtype, at, v);
 }
 
 #endif  // __CUDA_ARCH__

@@ -26,6 +26,19 @@ __device__ __forceinline__ uint2 load_shared8(std::uint32_t at) {
   asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at));
   return v;
 }
+__device__ __forceinline__ std::uint32_t load_shared4(std::uint32_t at) {
+  std::uint32_t v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at) : "memory");
+  return v;
+}
+__device__ __forceinline__ std::uint32_t load_shared1(std::uint32_t at) {
+  std::uint32_t v;
+  asm volatile("ld.shared.u8 %0, [%1];" : "=r"(v) : "r"(at) : "memory");
+  return v;
+}
+__device__ __forceinline__ void store_shared4(std::uint32_t at, std::uint32_t v) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
+}
 __device__ __forceinline__ float low_half(std::uint32_t pair) {
   float f;
   asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %1;\ncvt.f32.f16 %0, l;\n}" : "=f"(f) : "r"(pair));
@@ -36,6 +49,7 @@ __device__ __forceinline__ float high_half(std::uint32_t pair) {
   asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %1;\ncvt.f32.f16 %0, h;\n}" : "=f"(f) : "r"(pair));
   return f;
 }
+// (a ^ b) & mask, in one instruction.
 __device__ __forceinline__ std::uint32_t xor_and(std::uint32_t a, std::uint32_t b,
                                                  std::uint32_t mask) {
   std::uint32_t r;

@@ -21,8 +21,7 @@ base::Status launch_decode(const GemmProblem& problem, const DecodePlan& plan, v
 base::Status launch_stream(const GemmProblem& problem, StreamPlan plan,
                            const base::Execution& execution, int device);
 
-// What plan_gate_up_stream accepted, if can_fuse_gate_up; nothing of gate_up goes to memory.
-bool can_fuse_gate_up(const GateUpProblem& problem);
+// What plan_gate_up_stream accepted, if is_regular_stream; nothing of gate_up goes to memory.
 base::Status launch_gate_up_stream(const GateUpProblem& problem, const StreamPlan& plan,
                                    const base::Execution& execution, int device);
 

@@ -15,33 +15,9 @@ StreamArgs launch_args(const GemmProblem& problem, const StreamPlan& plan,
   return args;
 }
 
-template <class Args>
-base::Status launch_kernel(void (*kernel)(Args), const Args& args, const StreamPlan& plan,
-                           const simt::LaunchOptions& options) {
-  HALFBYTE_RETURN_IF_ERROR(simt::cuda_status(
-      "gemm", cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   plan.shared_bytes)));
-  cudaLaunchConfig_t config = {};
-  cudaLaunchAttribute attributes[2] = {};
-  config.gridDim = dim3(static_cast<unsigned>(plan.blocks));
-  config.blockDim = dim3(kStreamThreads);
-  config.dynamicSmemBytes = static_cast<std::size_t>(plan.shared_bytes);
-  config.stream = options.stream;
-  config.attrs = attributes;
-  if (options.programmatic) {
-    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-  }
-  if (plan.split > 1) {
-    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = static_cast<unsigned>(plan.split);
-    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  }
-  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, args);
-  if (error != cudaSuccess) (void)cudaGetLastError();
-  return simt::cuda_status("gemm", error);
+simt::LaunchShape launch_shape(const StreamPlan& plan) {
+  return {dim3(static_cast<unsigned>(plan.blocks)), dim3(kStreamThreads), plan.shared_bytes,
+          plan.split};
 }
 
 StreamKernel kernel_of(const GemmProblem& problem, const StreamPlan& plan) {
@@ -58,11 +34,9 @@ base::Status launch_stream(const GemmProblem& problem, StreamPlan plan,
                            const base::Execution& execution, int device) {
   plan.simple = plan.simple && is_regular_stream(problem);
   const simt::LaunchOptions options = simt::launch_options(execution, device);
-  return launch_kernel(kernel_of(problem, plan), launch_args(problem, plan, execution, options),
-                       plan, options);
+  return simt::launch_as("gemm", kernel_of(problem, plan), launch_shape(plan), options,
+                         launch_args(problem, plan, execution, options));
 }
-
-bool can_fuse_gate_up(const GateUpProblem& problem) { return is_regular_stream(problem.product); }
 
 base::Status launch_gate_up_stream(const GateUpProblem& problem, const StreamPlan& plan,
                                    const base::Execution& execution, int device) {
@@ -74,7 +48,7 @@ base::Status launch_gate_up_stream(const GateUpProblem& problem, const StreamPla
   const simt::LaunchOptions options = simt::launch_options(execution, device);
   const GateUpStreamArgs args{launch_args(product, plan, execution, options), problem.rule,
                               problem.target};
-  return launch_kernel(of(plan), args, plan, options);
+  return simt::launch_as("gemm_silu_mul_quantize", of(plan), launch_shape(plan), options, args);
 }
 
 }  // namespace halfbyte::ops::cuda

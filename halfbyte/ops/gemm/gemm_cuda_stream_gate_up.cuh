@@ -5,7 +5,7 @@
 // round.
 #pragma once
 
-#include "halfbyte/ops/gemm/gemm_cuda_stream.cuh"
+#include "halfbyte/ops/gemm/gemm_cuda_stream_simple.cuh"
 #include "halfbyte/ops/gemm/gemm_silu_mul_kernels.h"
 
 namespace halfbyte::ops::cuda {

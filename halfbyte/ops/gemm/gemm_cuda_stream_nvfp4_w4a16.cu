@@ -1,3 +1,4 @@
+#include "halfbyte/ops/gemm/gemm_cuda_stream.cuh"
 #include "halfbyte/ops/gemm/gemm_cuda_stream_gate_up.cuh"
 #include "halfbyte/ops/gemm/gemm_cuda_stream_instances.cuh"
 

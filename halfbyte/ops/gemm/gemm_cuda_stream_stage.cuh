@@ -96,6 +96,16 @@ struct StreamPiece {
     }
   }
 
+  // Of the rows of A as they lie in memory, copied to `codes` and `scales`.
+  __device__ __forceinline__ void load_copied(const StreamArgs& args, std::uint32_t codes,
+                                              std::uint32_t scales, int token, int half) {
+    clear();
+    if (half >= args.halves) return;
+    constexpr int kHalves = formats::block_elements(format_of(kKind)) / 8;
+    words[0] = load_shared4(codes + (token * args.halves + half) * 4);
+    scale = load_shared1(scales + token * (args.halves / kHalves) + half / kHalves);
+  }
+
   // W4A16: the exponent e of the slice; sixteen lanes in a row hold it. All lanes call.
   __device__ __forceinline__ int exponent(bool bf16) const {
     if (!bf16) return 0;
@@ -111,14 +121,16 @@ struct StreamPiece {
     return max(static_cast<int>(most >> 7) - 127 - 14, -112);
   }
 
-  // Fragments at `to`: 4 words, 16 bytes apart.
+  // Fragments at `to`: 4 words, 16 bytes apart, in an order that leaves no two lanes of eight to
+  // one bank.
   __device__ __forceinline__ void store(std::uint32_t to, bool bf16, int e) const {
     constexpr std::uint32_t kTwoTo14 = 0x74007400u;
     std::uint32_t by = kTwoTo14;
     if constexpr (is_nvfp4(kKind) && is_quantized(kKind)) by = scale_pair(scale);
+    std::uint32_t pairs[4];
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
-      std::uint32_t pair;
+      std::uint32_t& pair = pairs[t];
       if constexpr (is_quantized(kKind)) {  // codes of columns 2t, 2t + 1 as fp16 of e2m1 * 2^-14
         const std::uint32_t b = words[0] >> (8 * t);
         pair =
@@ -132,7 +144,15 @@ struct StreamPiece {
       } else {
         pair = words[t];
       }
-      asm volatile("st.shared.u32 [%0], %1;" ::"r"(to + 16 * t), "r"(pair) : "memory");
+    }
+    const std::uint32_t turn = (threadIdx.x & 31) / 8;
+    std::uint32_t turned[4];
+#pragma unroll
+    for (int t = 0; t < 4; ++t) turned[t] = (turn & 1) != 0 ? pairs[(t + 1) % 4] : pairs[t];
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      const std::uint32_t pair = (turn & 2) != 0 ? turned[(t + 2) % 4] : turned[t];
+      store_shared4(to + (t + turn) % 4 * 16, pair);
     }
   }
 };
@@ -193,6 +213,42 @@ __device__ __noinline__ void stage_any(const StreamArgs& args, StreamChunk chunk
       piece.load_any(args, chunk, at.token, (first_slice + at.slice) * kSliceHalves + at.half);
     }
     put_piece<kKind, kTiles>(piece, at, bf16, chunk.rows, to, factors);
+  }
+}
+
+// A of the short kernel, W4A4, where threads hold less than all of it: as it lies in memory to
+// where the second stage of weights comes later (args.copies), all asked for at once. One group of
+// copies.
+__device__ __forceinline__ void copy_rows(const StreamArgs& args, std::uint32_t codes,
+                                          std::uint32_t scales) {
+  const GemmProblem& problem = args.problem;
+  const int rows = args.plan.chunk_rows, thread = static_cast<int>(threadIdx.x);
+  const auto columns = static_cast<int>(problem.k);
+  const int scale_bytes = columns / formats::block_elements(problem.format);
+#pragma unroll 1
+  for (int token = 0; token < rows; ++token) {
+    const std::uint8_t* from = problem.a_codes + token * args.row_bytes;
+    for (int i = thread * 16; i < columns / 2; i += kStreamThreads * 16) {
+      copy_async16(codes + token * (columns / 2) + i, from + i);
+    }
+  }
+  for (int i = thread * 16; i < rows * scale_bytes; i += kStreamThreads * 16) {
+    copy_async16(scales + i, problem.a_scales + i);
+  }
+  commit_copies();
+}
+// From there to fragments.
+template <StreamKind kKind, int kTiles>
+__device__ __forceinline__ void stage_copied(const StreamArgs& args, const StreamShare& in,
+                                             std::uint32_t codes, std::uint32_t scales,
+                                             std::uint32_t to, float* factors) {
+  const int rows = args.plan.chunk_rows, count = rows * in.slices * kSliceHalves;
+#pragma unroll 2
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kStreamThreads) {
+    const StreamPlace at(i, in, rows);
+    StreamPiece<kKind> piece;
+    piece.load_copied(args, codes, scales, at.token, at.slice * kSliceHalves + at.half);
+    put_piece<kKind, kTiles>(piece, at, false, rows, to, factors);
   }
 }
 

@@ -161,41 +161,6 @@ struct StreamItem {
   }
 };
 
-// Tiles of B that a CTA of the short kernel has: l is first + l, plus `jump` from `half` on.
-struct SimpleTiles {
-  int first, count, half, jump;
-};
-
-// The items of a warp of the short kernel: the slices of its CTA's tiles are one range, which the
-// warps share part by part.
-struct SimpleItem {
-  int slice;  // of the range: the item's first
-  int shift;  // it has 1 << shift slices
-  int tail;   // slices before the tail; 0: in it
-
-  __device__ __forceinline__ void start(const StreamPlan& plan, const StreamTail& last) {
-    const int warp = static_cast<int>(threadIdx.x / 32);
-    shift = plan.part_shift, tail = last.first * plan.slices;
-    slice = warp << shift;
-    if (slice >= tail) start_tail(last, warp);
-  }
-  __device__ __forceinline__ void start_tail(const StreamTail& last, int warp) {
-    shift = last.part_shift;
-    slice = tail + (warp << shift), tail = 0;
-  }
-  __device__ __forceinline__ void next(const StreamTail& last) {
-    slice += kStreamWarps << shift;
-    if (slice >= tail && tail != 0) start_tail(last, static_cast<int>(threadIdx.x / 32));
-  }
-};
-// Which of a CTA's sums are a tile's: 1 << shift slices each, from the one that is returned on.
-__device__ __forceinline__ int simple_sums(const StreamPlan& plan, const StreamTail& tail, int tile,
-                                           int& shift) {
-  const int before = min(tile, tail.first);
-  shift = tile < tail.first ? plan.part_shift : tail.part_shift;
-  return before * (plan.slices >> plan.part_shift) + (tile - before) * (plan.slices >> shift);
-}
-
 // A pair of units; at: this lane's first 16 bytes, then those of the next pair.
 template <int kUnitBytes>
 __device__ __forceinline__ void copy_pair(std::uint32_t to, const std::uint8_t*& at) {
@@ -271,40 +236,6 @@ struct StreamLoads {
         left = 0;
         item.next(share_of(args.plan, round, rank).deal);
         open_item(args, groups, rank);
-      }
-    }
-    commit_copies();
-  }
-};
-
-// The same for the short kernel.
-template <int kUnitBytes>
-struct SimpleLoads {
-  const std::uint8_t* weights;  // of the CTA's first tile, this lane's
-  const std::uint8_t* at;
-  int left;  // slices of the item from here on; 0: no more
-  SimpleItem item;
-
-  __device__ __forceinline__ SimpleLoads(const StreamArgs& args, const SimpleTiles& tiles,
-                                         const StreamTail& tail)
-      : weights(args.weights + (threadIdx.x & 31) * 16 +
-                static_cast<std::int64_t>(tiles.first) * args.plan.slices * kUnitBytes) {
-    item.start(args.plan, tail);
-    open_item(args.plan, tiles);
-  }
-  __device__ __forceinline__ void open_item(const StreamPlan& plan, const SimpleTiles& tiles) {
-    left = item.slice < tiles.count * plan.slices ? 1 << item.shift : 0;
-    const int jump = item.slice >= tiles.half * plan.slices ? tiles.jump : 0;
-    at = weights + (item.slice + static_cast<std::int64_t>(jump) * plan.slices) * kUnitBytes;
-  }
-  __device__ __forceinline__ void issue(const StreamPlan& plan, const SimpleTiles& tiles,
-                                        const StreamTail& tail, std::uint32_t to) {
-    if (left > 0) {
-      copy_pair<kUnitBytes>(to, at);
-      left -= 2;
-      if (left == 0) {
-        item.next(tail);
-        open_item(plan, tiles);
       }
     }
     commit_copies();

@@ -75,16 +75,6 @@ __device__ __forceinline__ void cluster_barrier_wait(std::uint32_t bar, std::uin
       "r"(parity)
       : "memory");
 }
-__device__ __forceinline__ std::uint32_t load_shared4(std::uint32_t at) {
-  std::uint32_t v;
-  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at));
-  return v;
-}
-__device__ __forceinline__ std::uint32_t load_shared1(std::uint32_t at) {
-  std::uint32_t v;
-  asm volatile("ld.shared.u8 %0, [%1];" : "=r"(v) : "r"(at));
-  return v;
-}
 __device__ __forceinline__ float4 load_sums(std::uint32_t at) {
   float4 v;
   asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"

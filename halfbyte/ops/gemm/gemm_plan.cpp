@@ -10,14 +10,6 @@ using base::Result;
 
 namespace {
 
-constexpr int round_up(int value, int multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-int ceil_div(std::int64_t value, std::int64_t by) {
-  return static_cast<int>((value + by - 1) / by);
-}
-
 // nullptr: the decode kernel takes the problem.
 const char* no_decode(const GemmProblem& problem, const GemmDevice& device) {
   if (!problem.quantized) return "A is not quantized";

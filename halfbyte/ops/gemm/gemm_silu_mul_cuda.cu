@@ -1,6 +1,7 @@
 // From a gate-up product to its kernels.
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
 #include "halfbyte/ops/gemm/gemm_silu_mul_plan.h"
+#include "halfbyte/ops/gemm/gemm_stream_args.h"
 #include "halfbyte/simt/launch.cuh"
 
 namespace halfbyte::ops::cuda {
@@ -39,8 +40,6 @@ base::Status launch_composed(const GateUpProblem& problem, base::Device device,
 
 base::Result<std::size_t> gate_up_workspace_bytes(const GateUpProblem& problem,
                                                   base::Device device) {
-  const base::Result<GateUpPlan> plan = plan_for(problem, device);
-  if (!plan.ok()) return plan.status();
   const base::Result<ComposedWorkspace> at = composed_workspace_on(problem, device);
   if (!at.ok()) return at.status();
   return at.value().total;
@@ -51,7 +50,7 @@ base::Status launch_gate_up(const GateUpProblem& problem, base::Device device,
   const base::Result<GateUpPlan> plan = plan_for(problem, device);
   if (!plan.ok()) return plan.status();
   // Pointers, which the plan does not know, may still be in the way.
-  if (plan.value().kind == GateUpKernelKind::kStream && can_fuse_gate_up(problem)) {
+  if (plan.value().kind == GateUpKernelKind::kStream && is_regular_stream(problem.product)) {
     const simt::DeviceScope scope(device);
     HALFBYTE_RETURN_IF_ERROR(scope.status());
     return launch_gate_up_stream(problem, plan.value().stream, execution, device.index);

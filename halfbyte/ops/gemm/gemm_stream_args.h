@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "halfbyte/ops/gemm/gemm_stream_plan.h"
+#include "halfbyte/ops/gemm/gemm_weights_math.h"
 
 namespace halfbyte::ops::cuda {
 
@@ -14,7 +15,8 @@ struct StreamArgs {
   bool constant_weights;  // B may be read before that
   // A has one stride, row_bytes, blocks can be read whole, and scales have offsets of 32 bits.
   bool regular;
-  int halves;  // of blocks: eight columns
+  bool copies;  // the short kernel copies A as it lies, then makes fragments of it
+  int halves;   // of blocks: eight columns
   StreamPlan plan;
   std::int64_t row_bytes;
   GemmProblem problem;
@@ -32,6 +34,19 @@ inline bool is_regular_stream(const GemmProblem& problem) {
          (problem.a_scale_rows + 128) * (problem.blocks() + 4) < kMostScales;
 }
 
+// Whether the short kernel's rows of A can be copied 16 bytes at a time to where a stage of weights
+// lies later, and are more than the threads hold at two times: fewer are faster without.
+inline bool copies_rows(const GemmProblem& problem, const StreamPlan& plan) {
+  if (!problem.quantized || !plan.simple) return false;
+  const auto is_even = [](const void* p) { return reinterpret_cast<std::intptr_t>(p) % 16 == 0; };
+  const std::int64_t scales = problem.blocks();
+  constexpr std::int64_t kHeld = 2 * 4 * kStreamThreads * 8;  // columns: two times kAhead pieces
+  return problem.m * problem.k > kHeld && problem.k % 32 == 0 && scales % 16 == 0 &&
+         is_even(problem.a_codes) && is_even(problem.a_scales) &&
+         problem.a_rows.inner_stride % 16 == 0 &&
+         problem.m * (problem.k / 2 + scales) <= kStreamWarps * 2 * unit_bytes(problem.format);
+}
+
 // It waits for nothing.
 inline StreamArgs stream_args(const GemmProblem& problem, const StreamPlan& plan) {
   StreamArgs args{};
@@ -42,6 +57,7 @@ inline StreamArgs stream_args(const GemmProblem& problem, const StreamPlan& plan
   args.row_bytes =
       problem.quantized ? problem.a_rows.inner_stride : 2 * problem.x_rows.inner_stride;
   args.regular = is_regular_stream(problem);
+  args.copies = args.regular && copies_rows(problem, plan);
   return args;
 }
 

@@ -8,13 +8,6 @@
 namespace halfbyte::ops {
 namespace {
 
-constexpr int round_up(int value, int multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-int ceil_div(std::int64_t value, std::int64_t by) {
-  return static_cast<int>((value + by - 1) / by);
-}
-
 StreamDeal deal_of(int slices, int part_slices) {
   const int parts = ceil_div(slices, part_slices);
   return {parts, part_slices, 65536 / parts + 1};

@@ -6,13 +6,7 @@
 #include "halfbyte/ops/gemm/gemm_plan.h"
 
 namespace halfbyte::ops {
-namespace {
-
-int ceil_div(std::int64_t value, std::int64_t by) {
-  return static_cast<int>((value + by - 1) / by);
-}
-
-}  // namespace
+namespace {}  // namespace
 
 TensorCoreKind tensor_core_kind(const GemmProblem& problem) {
   if (problem.format == Format::kMxfp4) return TensorCoreKind::kMxfp4;
