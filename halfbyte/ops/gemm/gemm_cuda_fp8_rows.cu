@@ -11,30 +11,18 @@
 namespace halfbyte::ops::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kChunk = 32;  // columns a thread takes at once
+constexpr int kPiece = 16;  // columns a thread takes at once: 16 bytes out, side by side in a warp
 
 struct RowsArgs {
   std::int64_t rows, k;
   const std::uint8_t* codes;
   base::RowMap code_rows;
-  bool aligned;  // 16 bytes of codes at a time
+  bool aligned;  // 8 bytes of codes at a time
   const std::uint8_t* scales;
   ScaleLayout layout;
   ScaleValue scale;
   Fp8Rows to;
 };
-
-__device__ __forceinline__ uint4 load_codes(const RowsArgs& args, const std::uint8_t* row,
-                                            std::int64_t chunk) {
-  const std::uint8_t* from = row + chunk * (kChunk / 2);
-  if (args.aligned && chunk * kChunk + kChunk <= args.k)
-    return __ldcs(reinterpret_cast<const uint4*>(from));
-  // K is a multiple of 16: the last chunk may be half of one.
-  const bool whole = chunk * kChunk + kChunk <= args.k;
-  return {load_word(from), load_word(from + 4), whole ? load_word(from + 8) : 0,
-          whole ? load_word(from + 12) : 0};
-}
 
 // E4M3 of the eight magnitudes of E2M1 times one block's scale, and that scale's sign.
 struct BlockTable {
@@ -69,65 +57,109 @@ struct BlockTable {
   }
 };
 
+// One row, its pieces in turn.
 template <bool kMxfp4>
+struct RowReader {
+  static constexpr Format kFormat = kMxfp4 ? Format::kMxfp4 : Format::kNvfp4;
+
+  const RowsArgs& args;
+  const std::uint8_t* codes;
+  const std::uint8_t* scales;
+  std::uint8_t* to;
+
+  __device__ RowReader(const RowsArgs& of, std::int64_t row)
+      : args(of),
+        codes(of.codes + of.code_rows.offset(row)),
+        scales(of.scales + formats::scale_row_offset(of.layout, row, of.k / (kMxfp4 ? 32 : 16))),
+        to(of.to.codes + row * of.k) {}
+
+  __device__ __forceinline__ uint2 codes_of(int piece) const {
+    const std::uint8_t* from = codes + std::int64_t{piece} * (kPiece / 2);
+    if (args.aligned) return __ldcs(reinterpret_cast<const uint2*>(from));
+    return {load_word(from), load_word(from + 4)};
+  }
+  __device__ __forceinline__ std::uint8_t scale_of(int piece) const {
+    return scales[formats::scale_column_offset(args.layout, kMxfp4 ? piece / 2 : piece)];
+  }
+  __device__ __forceinline__ void put(int piece, uint2 words, std::uint8_t scale, int shift) const {
+    const BlockTable table = BlockTable::of<kMxfp4>(scale, shift);
+    const uint2 a = table.look_up(words.x), b = table.look_up(words.y);
+    reinterpret_cast<uint4*>(to)[piece] = {a.x, a.y, b.x, b.y};
+  }
+};
+
+// A thread holds kHeld pieces; those of a longer row are read twice.
+template <bool kMxfp4, int kThreads, int kHeld>
 __global__ void __launch_bounds__(kThreads) fp8_rows_kernel(const __grid_constant__ RowsArgs args) {
-  constexpr Format kFormat = kMxfp4 ? Format::kMxfp4 : Format::kNvfp4;
-  constexpr int kBlock = kMxfp4 ? 32 : 16;
+  using Reader = RowReader<kMxfp4>;
   __shared__ int ranks[kThreads / 32];
   const int thread = static_cast<int>(threadIdx.x);
-  const std::int64_t row = blockIdx.x, chunks = (args.k + kChunk - 1) / kChunk;
-  std::uint8_t* to = args.to.codes + row * args.k;
+  const int pieces = static_cast<int>(args.k / kPiece);
+  const std::int64_t row = blockIdx.x;
   if (row >= args.rows) {
-    for (std::int64_t i = thread; i < args.k / 16; i += kThreads)
-      reinterpret_cast<uint4*>(to)[i] = uint4{};
+    auto* to = reinterpret_cast<uint4*>(args.to.codes + row * args.k);
+    for (int piece = thread; piece < pieces; piece += kThreads) to[piece] = uint4{};
     if (thread == 0) args.to.factors[row] = 0.0f;
     return;
   }
-  const std::uint8_t* codes = args.codes + args.code_rows.offset(row);
-  const std::int64_t blocks = args.k / kBlock;
-  const std::uint8_t* scales = args.scales + formats::scale_row_offset(args.layout, row, blocks);
-  const auto scale_of = [&](std::int64_t block) {
-    return scales[formats::scale_column_offset(args.layout, block)];
-  };
-  uint4 next = thread < chunks ? load_codes(args, codes, thread) : uint4{};
+  const Reader reader(args, row);
+  uint2 words[kHeld];
+  std::uint8_t scales[kHeld];
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int piece = thread + i * kThreads;
+    words[i] = piece < pieces ? reader.codes_of(piece) : uint2{};
+    scales[i] = piece < pieces ? reader.scale_of(piece) : 0;
+  }
   int rank = 0;
-  for (std::int64_t block = thread; block < blocks; block += kThreads) {
-    rank = max(rank, fp8_scale_rank(kFormat, scale_of(block)));
+#pragma unroll
+  for (const std::uint8_t scale : scales) rank = max(rank, fp8_scale_rank(Reader::kFormat, scale));
+  for (int piece = thread + kHeld * kThreads; piece < pieces; piece += kThreads) {
+    rank = max(rank, fp8_scale_rank(Reader::kFormat, reader.scale_of(piece)));
   }
   rank = __reduce_max_sync(~0u, rank);
   if (thread % 32 == 0) ranks[thread / 32] = rank;
   __syncthreads();
 #pragma unroll
   for (const int other : ranks) rank = max(rank, other);
-  const int shift = fp8_shift(kFormat, rank);
+  const int shift = fp8_shift(Reader::kFormat, rank);
   if (thread == 0)
     args.to.factors[row] = numerics::mul_rn(args.scale.decode(row), fp8_factor(shift));
-  for (std::int64_t chunk = thread; chunk < chunks; chunk += kThreads) {
-    const uint4 word = next;
-    if (chunk + kThreads < chunks) next = load_codes(args, codes, chunk + kThreads);
-    const std::int64_t block = chunk * (kChunk / kBlock);
-    const BlockTable first = BlockTable::of<kMxfp4>(scale_of(block), shift);
-    const uint2 a = first.look_up(word.x), b = first.look_up(word.y);
-    auto* out = reinterpret_cast<uint4*>(to + chunk * kChunk);
-    out[0] = {a.x, a.y, b.x, b.y};
-    if (chunk * kChunk + kChunk > args.k) break;
-    const BlockTable second = kMxfp4 ? first : BlockTable::of<kMxfp4>(scale_of(block + 1), shift);
-    const uint2 c = second.look_up(word.z), d = second.look_up(word.w);
-    out[1] = {c.x, c.y, d.x, d.y};
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int piece = thread + i * kThreads;
+    if (piece < pieces) reader.put(piece, words[i], scales[i], shift);
   }
+  for (int piece = thread + kHeld * kThreads; piece < pieces; piece += kThreads)
+    reader.put(piece, reader.codes_of(piece), reader.scale_of(piece), shift);
+}
+
+template <bool kMxfp4, int kThreads, int kHeld>
+base::Status launch_kernel(const RowsArgs& args, void* stream) {
+  fp8_rows_kernel<kMxfp4, kThreads, kHeld>
+      <<<static_cast<unsigned>(args.to.rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+          args);
+  return simt::launch_status("gemm");
+}
+
+template <bool kMxfp4>
+base::Status launch_format(const RowsArgs& args, void* stream) {
+  const std::int64_t pieces = args.k / kPiece;
+  if (pieces <= 128 * 2) return launch_kernel<kMxfp4, 128, 2>(args, stream);
+  if (pieces <= 128 * 4) return launch_kernel<kMxfp4, 128, 4>(args, stream);
+  if (pieces <= 256 * 4) return launch_kernel<kMxfp4, 256, 4>(args, stream);
+  return launch_kernel<kMxfp4, 256, 8>(args, stream);
 }
 
 base::Status launch(Format format, const RowsArgs& args, void* stream) {
   if (args.to.rows == 0) return {};
-  const auto kernel = format == Format::kMxfp4 ? fp8_rows_kernel<true> : fp8_rows_kernel<false>;
-  kernel<<<static_cast<unsigned>(args.to.rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      args);
-  return simt::launch_status("gemm");
+  return format == Format::kMxfp4 ? launch_format<true>(args, stream)
+                                  : launch_format<false>(args, stream);
 }
 
 bool aligned(const std::uint8_t* codes, const base::RowMap& rows) {
-  return reinterpret_cast<std::uintptr_t>(codes) % 16 == 0 && rows.inner_stride % 16 == 0 &&
-         rows.outer_stride % 16 == 0;
+  return reinterpret_cast<std::uintptr_t>(codes) % 8 == 0 && rows.inner_stride % 8 == 0 &&
+         rows.outer_stride % 8 == 0;
 }
 
 }  // namespace

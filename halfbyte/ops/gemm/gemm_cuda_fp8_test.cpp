@@ -166,8 +166,10 @@ void compare(const GemmProblem& problem, const TensorView& c, Counts& counts) {
       }
       // At the ends of the range the order of the factors counts.
       const double size = e.magnitude * std::fabs(factor);
-      if (!(std::fabs(factor) > 0x1p-100 && std::fabs(factor) < 0x1p100 && size < 0x1p120))
-        continue;
+      const auto ordinary = [](float f) {
+        return std::fabs(f) > 0x1p-80f && std::fabs(f) < 0x1p80f;
+      };
+      if (!ordinary(a.factor) || !ordinary(b.factor) || !(size < 0x1p120)) continue;
       if (std::isinf(bias)) {
         ASSERT_EQ(got, bias) << where();
         continue;

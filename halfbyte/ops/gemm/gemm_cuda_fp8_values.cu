@@ -9,9 +9,7 @@
 namespace halfbyte::ops::cuda {
 namespace {
 
-constexpr int kThreads = 256;
 constexpr int kPiece = 8;  // values a thread takes at once
-constexpr int kHeld = 4;   // pieces of a thread that stay in registers
 
 struct ValuesArgs {
   std::int64_t rows, k;
@@ -37,7 +35,8 @@ __device__ __forceinline__ float value_of(const uint4& piece, int i) {
   return numerics::to_float(T{static_cast<std::uint16_t>(i % 2 == 0 ? word : word >> 16)});
 }
 
-template <class T>
+// A thread holds kHeld pieces; those of a longer row are read twice.
+template <class T, int kThreads, int kHeld>
 __global__ void __launch_bounds__(kThreads)
     fp8_values_kernel(const __grid_constant__ ValuesArgs args) {
   __shared__ simt::CollectiveScratch scratch;
@@ -80,6 +79,22 @@ __global__ void __launch_bounds__(kThreads)
     put(load_piece(args, x, piece), piece);
 }
 
+template <class T, int kThreads, int kHeld>
+base::Status launch_kernel(const ValuesArgs& args, void* stream) {
+  fp8_values_kernel<T, kThreads, kHeld>
+      <<<static_cast<unsigned>(args.rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
+  return simt::launch_status("gemm");
+}
+
+template <class T>
+base::Status launch(const ValuesArgs& args, void* stream) {
+  const std::int64_t pieces = args.k / kPiece;
+  if (pieces <= 256 * 2) return launch_kernel<T, 256, 2>(args, stream);
+  if (pieces <= 256 * 4) return launch_kernel<T, 256, 4>(args, stream);
+  if (pieces <= 256 * 8) return launch_kernel<T, 256, 8>(args, stream);
+  return launch_kernel<T, 512, 8>(args, stream);
+}
+
 }  // namespace
 
 base::Status launch_fp8_values(const GemmProblem& problem, const Fp8Rows& to, void* stream) {
@@ -88,11 +103,8 @@ base::Status launch_fp8_values(const GemmProblem& problem, const Fp8Rows& to, vo
                        problem.x_rows.inner_stride % 8 == 0 && problem.x_rows.outer_stride % 8 == 0;
   const ValuesArgs args{problem.m,      problem.k, static_cast<const std::uint16_t*>(problem.x),
                         problem.x_rows, aligned,   to};
-  const auto kernel = problem.x_dtype == base::DType::kBF16 ? fp8_values_kernel<numerics::Bf16>
-                                                            : fp8_values_kernel<numerics::Fp16>;
-  kernel<<<static_cast<unsigned>(problem.m), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      args);
-  return simt::launch_status("gemm");
+  return problem.x_dtype == base::DType::kBF16 ? launch<numerics::Bf16>(args, stream)
+                                               : launch<numerics::Fp16>(args, stream);
 }
 
 }  // namespace halfbyte::ops::cuda
