@@ -9,6 +9,8 @@
 //     halfbyte/ops/gemm/gemm_cuda_{dequantize,finish,lt}.cu halfbyte/ops/gemm/gemm_cuda_fp8*.cu
 //     -ldl
 #include <cublasLt.h>
+#include <cuda_bf16.h>
+#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 #include <dlfcn.h>
 
@@ -16,6 +18,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <initializer_list>
+#include <string>
 #include <vector>
 
 #include "halfbyte/ops/gemm/gemm_cublaslt.h"
@@ -60,7 +64,7 @@ __global__ void fill_weights(uint8_t* w, int64_t units, int unit, bool mx) {
       v = 0;
       for (int j = 0; j < 4; ++j) {
         const uint32_t b = r >> (8 * j);
-        v |= (mx ? 120 + (b & 15) : (uint32_t)prepared_scale((uint8_t)(64 + (b & 255) % 63)))
+        v |= (mx ? 120 + (b & 15) : (uint32_t)prepared_scale((uint8_t)(96 + (b & 255) % 31)))
              << (8 * j);
       }
       if (!mx) v = __funnelshift_l(v, v, 7);
@@ -68,50 +72,63 @@ __global__ void fill_weights(uint8_t* w, int64_t units, int unit, bool mx) {
     reinterpret_cast<uint32_t*>(w)[i] = v;
   }
 }
-enum Fill { kBytes, kE8m0, kE4m3, kBf16, kFp16, kFp8 };
+enum Fill { kBytes, kE8m0, kE4m3, kBf16, kFp16 };
 __global__ void fill(void* to, int64_t n, uint32_t seed, Fill kind) {
   for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
        i += (int64_t)gridDim.x * blockDim.x) {
     const uint32_t r = hash((uint32_t)i * 2654435761u + seed), sign = r >> 31;
     if (kind == kBytes) ((uint8_t*)to)[i] = r;
     if (kind == kE8m0) ((uint8_t*)to)[i] = 120 + (r & 15);
-    if (kind == kE4m3) ((uint8_t*)to)[i] = 64 + r % 63;
+    if (kind == kE4m3) ((uint8_t*)to)[i] = 96 + r % 31;
     if (kind == kBf16) ((uint16_t*)to)[i] = sign << 15 | (0x3C00 + (r & 0x3FF));
     if (kind == kFp16) ((uint16_t*)to)[i] = sign << 15 | (0x3000 + (r & 0xFFF));
-    if (kind == kFp8) ((uint8_t*)to)[i] = sign << 7 | (0x20 + (r & 31));
   }
 }
-// Of one launch; `guess`: microseconds, about.
-double time_graph(const std::function<void(int, cudaStream_t)>& f, double guess) {
+using Launch = std::function<void(int, cudaStream_t)>;
+// Microseconds of one launch of each; `guess`: about, of the longest. Their graphs take turns, so
+// that all of them meet the same clocks.
+std::vector<double> time_graphs(const std::vector<Launch>& launches, double guess) {
   cudaStream_t s;
   CK(cudaStreamCreate(&s));
   const int n = guess > 500 ? std::max(2, (int)(10000 / guess)) : 20;
-  cudaGraph_t g;
-  cudaGraphExec_t e;
-  CK(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < n; ++i) f(i, s);
-  CK(cudaStreamEndCapture(s, &g));
-  CK(cudaGraphInstantiate(&e, g, 0));
+  std::vector<cudaGraphExec_t> graphs;
+  for (const Launch& launch : launches) {
+    cudaGraph_t g;
+    CK(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < n; ++i) launch(i, s);
+    CK(cudaStreamEndCapture(s, &g));
+    graphs.emplace_back();
+    CK(cudaGraphInstantiate(&graphs.back(), g, 0));
+    CK(cudaGraphDestroy(g));
+  }
   cudaEvent_t a, b;
   CK(cudaEventCreate(&a));
   CK(cudaEventCreate(&b));
-  std::vector<double> t;
+  std::vector<std::vector<double>> times(graphs.size());
   for (int r = 0; r < (guess > 500 ? 9 : 12); ++r) {
-    CK(cudaEventRecord(a, s));
-    CK(cudaGraphLaunch(e, s));
-    CK(cudaEventRecord(b, s));
-    CK(cudaEventSynchronize(b));
-    float ms;
-    CK(cudaEventElapsedTime(&ms, a, b));
-    if (r >= 2) t.push_back(ms * 1000 / n);
+    for (std::size_t i = 0; i < graphs.size(); ++i) {
+      CK(cudaEventRecord(a, s));
+      CK(cudaGraphLaunch(graphs[i], s));
+      CK(cudaEventRecord(b, s));
+      CK(cudaEventSynchronize(b));
+      float ms;
+      CK(cudaEventElapsedTime(&ms, a, b));
+      if (r >= 2) times[i].push_back(ms * 1000 / n);
+    }
   }
-  std::sort(t.begin(), t.end());
-  cudaGraphExecDestroy(e), cudaGraphDestroy(g), cudaStreamDestroy(s);
-  cudaEventDestroy(a), cudaEventDestroy(b);
-  return t[t.size() / 2];
+  std::vector<double> medians;
+  for (std::vector<double>& t : times) {
+    std::sort(t.begin(), t.end());
+    medians.push_back(t[t.size() / 2]);
+  }
+  for (cudaGraphExec_t e : graphs) cudaGraphExecDestroy(e);
+  cudaStreamDestroy(s), cudaEventDestroy(a), cudaEventDestroy(b);
+  return medians;
 }
-double time_fp8(int64_t m, int64_t n, int64_t k, const void* a, const uint8_t* b, int copies,
-                void* d, float* one, void* workspace, bool fast_sums, double guess) {
+double time_graph(const Launch& launch, double guess) { return time_graphs({launch}, guess)[0]; }
+// cuBLASLt on E4M3, of `copies` weights; what it describes stays.
+Launch fp8_product(int64_t m, int64_t n, int64_t k, const void* a, const uint8_t* b, int copies,
+                   void* d, float* one, void* workspace, bool fast_sums) {
   static void* lib = dlopen("libcublasLt.so.13", RTLD_NOW);
 #define LT(x) static const auto x##_ = (decltype(&x))dlsym(lib, #x)
   LT(cublasLtCreate);
@@ -147,14 +164,18 @@ double time_fp8(int64_t m, int64_t n, int64_t k, const void* a, const uint8_t* b
   cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
   cublasLtMatmulAlgoGetHeuristic_(handle, op, la, lb, ld, ld, preference, 1, &found, &count);
-  if (count == 0) return -1;
-  const float alpha = 1, beta = 0;
-  return time_graph(
-      [&](int i, cudaStream_t st) {
-        cublasLtMatmul_(handle, op, &alpha, b + (i % copies) * n * k, la, a, lb, &beta, d, ld, d,
-                        ld, &found.algo, workspace, bytes, st);
-      },
-      guess);
+  if (count == 0) printf("no FP8 product\n"), exit(1);
+  const cublasLtMatmulAlgo_t algo = found.algo;
+  return [=](int i, cudaStream_t st) {
+    const float alpha = 1, beta = 0;
+    cublasLtMatmul_(handle, op, &alpha, b + (i % copies) * n * k, la, a, lb, &beta, d, ld, d, ld,
+                    &algo, workspace, bytes, st);
+  };
+}
+__global__ void widen(const __nv_fp8_e4m3* from, int64_t n, __nv_bfloat16* to) {
+  for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
+       i += (int64_t)gridDim.x * blockDim.x)
+    to[i] = __float2bfloat16((float)from[i]);
 }
 // What gemm_arguments.cpp makes of m rows of A and prepared weights.
 struct Operands {
@@ -198,14 +219,12 @@ int main(int argc, char** argv) {
     bool quantized;
     base::DType x;
   };
-  const Kind kinds[] = {{"w4a4_nvfp4_us", Format::kNvfp4, true, base::DType::kBF16},
-                        {"w4a16_bf16_nvfp4_us", Format::kNvfp4, false, base::DType::kBF16},
-                        {"w4a16_fp16_nvfp4_us", Format::kNvfp4, false, base::DType::kF16},
-                        {"w4a4_mxfp4_us", Format::kMxfp4, true, base::DType::kBF16},
-                        {"w4a16_bf16_mxfp4_us", Format::kMxfp4, false, base::DType::kBF16}};
-  const Kind fp8_kinds[] = {{"w4a4_nvfp4", Format::kNvfp4, true, base::DType::kBF16},
-                            {"w4a16_bf16_nvfp4", Format::kNvfp4, false, base::DType::kBF16},
-                            {"w4a4_mxfp4", Format::kMxfp4, true, base::DType::kBF16}};
+  const Kind kinds[] = {{"w4a4_nvfp4", Format::kNvfp4, true, base::DType::kBF16},
+                        {"w4a16_bf16_nvfp4", Format::kNvfp4, false, base::DType::kBF16},
+                        {"w4a4_mxfp4", Format::kMxfp4, true, base::DType::kBF16},
+                        {"w4a16_bf16_mxfp4", Format::kMxfp4, false, base::DType::kBF16},
+                        {"w4a16_fp16_nvfp4", Format::kNvfp4, false, base::DType::kF16}};
+  constexpr int kFp8Kinds = 3;  // the first of them
   const GemmDevice device{90, 132, 227 * 1024, ""};
   const float scales[2] = {1.0f, 0.0f};
   auto* one = (float*)mem(8);
@@ -213,98 +232,113 @@ int main(int argc, char** argv) {
   void* lt = mem(cublaslt::kWorkspaceBytes);
   printf("[\n");
   for (const auto& shape : shapes) {
-    const int64_t n = shape[0], k = shape[1], bytes16 = n * k * 2;
+    const int64_t n = shape[0], k = shape[1];
     const int64_t most_bytes = prepared_weight_bytes(Format::kNvfp4, n, k);
     const auto copies_of = [](int64_t bytes) {
       return std::max<int>(2, (int)((190000000 + bytes - 1) / bytes));
     };
-    const int copies = copies_of(most_bytes), copies16 = copies_of(bytes16);
-    auto* w = (uint8_t*)mem(most_bytes * copies);
-    auto* w16 = (uint8_t*)mem(bytes16 * copies16);
-    void *codes = mem(most * k / 2), *a_scales = mem(most * k / 16), *x = mem(most * k * 2);
-    void* c = mem(most * n * 2);
+    const int copies = copies_of(most_bytes), copies8 = copies_of(n * k);
+    // Weights and activations of both formats, and the same in E4M3 and bf16, for cuBLASLt.
+    const Format formats[2] = {Format::kNvfp4, Format::kMxfp4};
+    uint8_t *w[2], *a_scales[2];
+    auto* codes = (uint8_t*)mem(most * k / 2);
     fill<<<1024, 256>>>(codes, most * k / 2, 5, kBytes);
-    GemmProblem largest;
-    largest.m = most, largest.k = k;
-    largest.n = n;
+    for (int f = 0; f < 2; ++f) {
+      const int64_t bytes = prepared_weight_bytes(formats[f], n, k);
+      w[f] = (uint8_t*)mem(bytes * copies);
+      a_scales[f] = (uint8_t*)mem(most * k / 16);
+      const int unit = unit_bytes(formats[f]);
+      fill_weights<<<2048, 256>>>(w[f], bytes / unit * copies, unit, f == 1);
+      fill<<<1024, 256>>>(a_scales[f], most * k / 16, 6, f == 1 ? kE8m0 : kE4m3);
+    }
+    auto *x = (uint16_t*)mem(most * k * 2), *half_x = (uint16_t*)mem(most * k * 2);
+    fill<<<1024, 256>>>(x, most * k, 8, kBf16);
+    fill<<<1024, 256>>>(half_x, most * k, 8, kFp16);
+    auto *w8 = (uint8_t*)mem(n * k * copies8), *x8 = (uint8_t*)mem(most * k);
+    auto* w16 = (__nv_bfloat16*)mem(n * k * 2 * copies8);
+    auto* factors = (float*)mem((most + n) * 4);
+    void* c = mem(most * n * 2);
+    const auto problem_of_kind = [&](const Kind& kind, int64_t m) {
+      const int f = kind.format == Format::kMxfp4;
+      return problem_of(kind.format, kind.quantized, kind.x, m, n, k,
+                        {codes, a_scales[f], kind.x == base::DType::kF16 ? half_x : x, one, c});
+    };
+    GemmProblem largest = problem_of_kind(kinds[0], most);
+    for (int i = 0; i < copies8; ++i) {
+      largest.b_prepared = w[0] + most_bytes * (i % copies);
+      must(cuda::launch_fp8_weights(largest, {n, w8 + n * k * i, factors}, 132, nullptr));
+    }
+    must(cuda::launch_fp8_activations(largest, {most, x8, factors}, nullptr));
+    widen<<<2048, 256>>>((const __nv_fp8_e4m3*)w8, n * k * copies8, w16);
+    CK(cudaDeviceSynchronize());
     void* workspace = mem(
         std::max({cuda::tensor_core_workspace_bytes(largest),
                   cuda::dequantize_workspace_bytes(largest), cuda::fp8_workspace_bytes(largest)}));
-    const Operands at{codes, a_scales, x, one, c};
     for (const int64_t m : rows) {
       const double flops = 2.0 * (double)m * (double)n * (double)k;
       printf("{\"n\": %ld, \"k\": %ld, \"m\": %ld", n, k, m);
-      fill<<<1024, 256>>>(w16, bytes16 / 2 * copies16, 9, kBf16);
-      fill<<<1024, 256>>>(x, most * k, 8, kBf16);
+      std::vector<std::string> names;
+      std::vector<Launch> launches;
+      const auto add = [&](const std::string& name, const Launch& launch) {
+        names.push_back(name), launches.push_back(launch);
+      };
+      const auto print = [&](double guess) {
+        const std::vector<double> us = time_graphs(launches, guess);
+        CK(cudaDeviceSynchronize());
+        for (std::size_t i = 0; i < us.size(); ++i)
+          printf(", \"%s_us\": %.2f", names[i].c_str(), us[i]);
+        names.clear(), launches.clear();
+      };
+      // Of a kind, with weights that rotate.
+      const auto add_kind = [&](const std::string& name, const Kind& kind, const auto& launch) {
+        add(name, [=, p = problem_of_kind(kind, m)](int i, cudaStream_t st) mutable {
+          p.b_prepared = w[kind.format == Format::kMxfp4] +
+                         prepared_weight_bytes(kind.format, n, k) * (i % copies);
+          must(launch(p, st));
+        });
+      };
       cublaslt::Matmul product;
       product.m = m, product.n = n, product.k = k, product.stride = n;
       product.a = x, product.d = c, product.alpha = one, product.workspace = lt;
-      const double bf16 = time_graph(
-          [&](int i, cudaStream_t st) {
-            product.b = w16 + (i % copies16) * bytes16;
-            must(cublaslt::matmul(product, st));
-          },
-          flops / 7e8);
-      fill<<<1024, 256>>>(w16, bytes16 * copies16, 9, kFp8);
-      fill<<<1024, 256>>>(x, most * k, 8, kFp8);
-      printf(", \"bf16_cublaslt_us\": %.2f", bf16);
-      for (const bool fast : {true, false}) {
-        printf(", \"fp8_cublaslt%s_us\": %.2f", fast ? "" : "_precise",
-               time_fp8(m, n, k, x, w16, copies16 * 2, c, one, lt, fast, flops / 1.4e9));
-      }
-      const auto fill_operands = [&](Format format, base::DType type) {
-        const int unit = unit_bytes(format);
-        fill_weights<<<2048, 256>>>(w, prepared_weight_bytes(format, n, k) / unit * copies, unit,
-                                    format == Format::kMxfp4);
-        fill<<<1024, 256>>>(x, most * k, 8, type == base::DType::kF16 ? kFp16 : kBf16);
-        fill<<<1024, 256>>>(a_scales, most * k / 16, 6, format == Format::kMxfp4 ? kE8m0 : kE4m3);
-        CK(cudaDeviceSynchronize());
-      };
-      const auto time = [&](GemmProblem& p, double guess, const auto& launch) {
-        const int64_t bytes = prepared_weight_bytes(p.format, n, k);
-        const double us = time_graph(
-            [&](int i, cudaStream_t st) {
-              p.b_prepared = w + bytes * (i % copies);
-              must(launch(st));
-            },
-            guess);
-        CK(cudaDeviceSynchronize());
-        return us;
-      };
+      add("bf16_cublaslt", [=](int i, cudaStream_t st) mutable {
+        product.b = w16 + (i % copies8) * n * k;
+        must(cublaslt::matmul(product, st));
+      });
+      add("fp8_cublaslt", fp8_product(m, n, k, x8, w8, copies8, c, one, lt, true));
+      add("fp8_cublaslt_precise", fp8_product(m, n, k, x8, w8, copies8, c, one, lt, false));
       for (const Kind& kind : kinds) {
         if (only_fp8 && &kind != kinds) continue;
-        fill_operands(kind.format, kind.x);
-        GemmProblem p = problem_of(kind.format, kind.quantized, kind.x, m, n, k, at);
-        const TensorCorePlan plan = plan_tensor_core(p, device);
-        printf(", \"%s\": %.2f", kind.name, time(p, flops / 7e8, [&](cudaStream_t st) {
-                 return cuda::launch_tensor_core(p, plan, st, workspace);
-               }));
+        const TensorCorePlan plan = plan_tensor_core(problem_of_kind(kind, m), device);
+        add_kind(kind.name, kind, [=](const GemmProblem& p, cudaStream_t st) {
+          return cuda::launch_tensor_core(p, plan, st, workspace);
+        });
       }
-      for (const Kind& kind : fp8_kinds) {
-        fill_operands(kind.format, kind.x);
-        GemmProblem p = problem_of(kind.format, kind.quantized, kind.x, m, n, k, at);
-        auto* part = (uint8_t*)workspace + cublaslt::kWorkspaceBytes;
-        const cuda::Fp8Rows weights{n, part, (float*)(part + n * k)};
-        auto* rest = part + n * k + n * 4;
-        const cuda::Fp8Rows activations{m, rest, (float*)(rest + m * k)};
-        const auto fp8 = [&](cudaStream_t st) {
-          return cuda::launch_fp8(p, device, st, workspace);
-        };
-        printf(", \"fp8_%s_us\": %.2f", kind.name, time(p, flops / 1.4e9, fp8));
-        printf(", \"fp8_%s_weights_us\": %.2f", kind.name, time(p, 100, [&](cudaStream_t st) {
-                 return cuda::launch_fp8_weights(p, weights, 132, st);
-               }));
-        printf(", \"fp8_%s_activations_us\": %.2f", kind.name, time(p, 100, [&](cudaStream_t st) {
-                 return cuda::launch_fp8_activations(p, activations, st);
-               }));
-        if (&kind != fp8_kinds) continue;
-        printf(", \"dequantize_%s_us\": %.2f", kind.name,
-               time(p, flops / 7e8,
-                    [&](cudaStream_t st) { return cuda::launch_dequantize(p, st, workspace); }));
+      add_kind("dequantize_w4a4_nvfp4", kinds[0], [=](const GemmProblem& p, cudaStream_t st) {
+        return cuda::launch_dequantize(p, st, workspace);
+      });
+      for (int i = 0; i < kFp8Kinds; ++i) {
+        add_kind(std::string("fp8_") + kinds[i].name, kinds[i],
+                 [=](const GemmProblem& p, cudaStream_t st) {
+                   return cuda::launch_fp8(p, device, st, workspace);
+                 });
       }
+      print(flops / 7e8);
+      auto* part = (uint8_t*)workspace + cublaslt::kWorkspaceBytes;
+      for (int i = 0; i < kFp8Kinds; ++i) {
+        const std::string name = std::string("fp8_") + kinds[i].name;
+        add_kind(name + "_weights", kinds[i], [=](const GemmProblem& p, cudaStream_t st) {
+          return cuda::launch_fp8_weights(p, {n, part, factors}, 132, st);
+        });
+        add_kind(name + "_activations", kinds[i], [=](const GemmProblem& p, cudaStream_t st) {
+          return cuda::launch_fp8_activations(p, {m, part, factors}, st);
+        });
+      }
+      print(100);
       printf("},\n");
     }
-    for (void* p : {(void*)w, (void*)w16, codes, a_scales, x, c, workspace}) cudaFree(p);
+    for (void* p : std::initializer_list<void*>{w[0], w[1], a_scales[0], a_scales[1], codes, x,
+                                                half_x, w8, x8, w16, factors, c, workspace})
+      cudaFree(p);
   }
   printf("{}]\n");
 }

@@ -11,9 +11,8 @@ namespace halfbyte::ops::cuda {
 namespace {
 
 constexpr int kWarps = 8, kThreads = kWarps * 32;
-// CTAs that a multiprocessor holds.
-constexpr int kBlocksNvfp4 = 5, kBlocksMxfp4 = 4;
-constexpr int kPitch = kUnitColumns + 16;  // bytes of a row in shared memory
+constexpr int kBlocksOfMultiprocessor = 4;  // by registers
+constexpr int kPitch = kUnitColumns + 16;   // bytes of a row in shared memory
 
 struct PreparedArgs {
   const std::uint8_t* prepared;
@@ -101,7 +100,7 @@ __device__ __forceinline__ void find_ranks(const PreparedArgs& args, const std::
 }
 
 template <bool kMxfp4>
-__global__ void __launch_bounds__(kThreads, kMxfp4 ? kBlocksMxfp4 : kBlocksNvfp4)
+__global__ void __launch_bounds__(kThreads)
     fp8_prepared_kernel(const __grid_constant__ PreparedArgs args) {
   constexpr Format kFormat = kMxfp4 ? Format::kMxfp4 : Format::kNvfp4;
   constexpr int kUnit = unit_bytes(kFormat);
@@ -153,18 +152,16 @@ __global__ void __launch_bounds__(kThreads, kMxfp4 ? kBlocksMxfp4 : kBlocksNvfp4
       }
       const SpreadCodes codes = spread_of_word(words[block]);
       // e2m1 * 2^-14 times S * 2^(shift + 7), then 2^7: exact in fp16.
-      const auto e4m3 = [&](int up, std::uint32_t half_codes) {
-        return e4m3_of_pair(
-            __hmul2(__hmul2(half2_of_bits(half_codes), scales[up]), __float2half2_rn(128.0f)));
+      const auto put = [&](int up, int column, std::uint32_t half_codes) {
+        const __half2 v =
+            __hmul2(__hmul2(half2_of_bits(half_codes), scales[up]), __float2half2_rn(128.0f));
+        *reinterpret_cast<std::uint16_t*>(rows + (g + 8 * up) * kPitch + block * 16 + column +
+                                          2 * t) = static_cast<std::uint16_t>(e4m3_of_pair(v));
       };
-      // The columns 2t, 2t + 1, 2t + 8, 2t + 9 side by side.
-#pragma unroll
-      for (int up = 0; up < 2; ++up) {
-        const std::uint32_t low = e4m3(up, __byte_perm(codes.low, 0, up == 0 ? 0x3414 : 0x2404));
-        const std::uint32_t high = e4m3(up, __byte_perm(codes.high, 0, up == 0 ? 0x3414 : 0x2404));
-        *reinterpret_cast<std::uint32_t*>(rows + (g + 8 * up) * kPitch + block * 16 + 4 * t) =
-            low | high << 16;
-      }
+      put(0, 0, codes.low & 0xFF00FF00u);
+      put(1, 0, codes.low << 8 & 0xFF00FF00u);
+      put(0, 8, codes.high & 0xFF00FF00u);
+      put(1, 8, codes.high << 8 & 0xFF00FF00u);
     }
     __syncwarp();
     const std::int64_t first = unit * kUnitColumns + lane % 8 * 16;
@@ -172,10 +169,8 @@ __global__ void __launch_bounds__(kThreads, kMxfp4 ? kBlocksMxfp4 : kBlocksNvfp4
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int row = lane / 8 + i * 4;
-        const uint4 v = *reinterpret_cast<const uint4*>(rows + row * kPitch + lane % 8 * 16);
-        *reinterpret_cast<uint4*>(args.to.codes + (first_row + row) * args.k + first) = {
-            __byte_perm(v.x, v.y, 0x5410), __byte_perm(v.z, v.w, 0x5410),
-            __byte_perm(v.x, v.y, 0x7632), __byte_perm(v.z, v.w, 0x7632)};
+        *reinterpret_cast<uint4*>(args.to.codes + (first_row + row) * args.k + first) =
+            *reinterpret_cast<const uint4*>(rows + row * kPitch + lane % 8 * 16);
       }
     }
     __syncwarp();
@@ -190,14 +185,13 @@ base::Status launch_fp8_prepared(const GemmProblem& problem, const Fp8Rows& to, 
   if (tiles == 0) return {};
   const std::int64_t units = (problem.k + kUnitColumns - 1) / kUnitColumns;
   // All at once where there are few; each reads all scales of its rows.
-  const bool mxfp4 = problem.format == Format::kMxfp4;
-  const std::int64_t fit =
-      std::int64_t{mxfp4 ? kBlocksMxfp4 : kBlocksNvfp4} * multiprocessors / tiles;
+  const std::int64_t fit = std::int64_t{kBlocksOfMultiprocessor} * multiprocessors / tiles;
   const std::int64_t parts =
       std::clamp<std::int64_t>(fit, 1, std::max<std::int64_t>(units / kWarps, 1));
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(parts));
   const PreparedArgs args{problem.b_prepared, problem.k, problem.b_scale, to};
-  const auto kernel = mxfp4 ? fp8_prepared_kernel<true> : fp8_prepared_kernel<false>;
+  const auto kernel =
+      problem.format == Format::kMxfp4 ? fp8_prepared_kernel<true> : fp8_prepared_kernel<false>;
   kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
   return simt::launch_status("gemm");
 }

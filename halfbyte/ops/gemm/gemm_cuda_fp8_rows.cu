@@ -17,7 +17,6 @@ struct RowsArgs {
   std::int64_t rows, k;
   const std::uint8_t* codes;
   base::RowMap code_rows;
-  bool aligned;  // 8 bytes of codes at a time
   const std::uint8_t* scales;
   ScaleLayout layout;
   ScaleValue scale;
@@ -57,8 +56,9 @@ struct BlockTable {
   }
 };
 
-// One row, its pieces in turn.
-template <bool kMxfp4>
+// One row, its pieces in turn. kAligned: 8 bytes of codes at a time. That is no question at run
+// time, as both answers would write to one register, and no load be asked for before the last came.
+template <bool kMxfp4, bool kAligned>
 struct RowReader {
   static constexpr Format kFormat = kMxfp4 ? Format::kMxfp4 : Format::kNvfp4;
 
@@ -75,23 +75,27 @@ struct RowReader {
 
   __device__ __forceinline__ uint2 codes_of(int piece) const {
     const std::uint8_t* from = codes + std::int64_t{piece} * (kPiece / 2);
-    if (args.aligned) return __ldcs(reinterpret_cast<const uint2*>(from));
+    if constexpr (kAligned) return __ldcs(reinterpret_cast<const uint2*>(from));
     return {load_word(from), load_word(from + 4)};
   }
-  __device__ __forceinline__ std::uint8_t scale_of(int piece) const {
-    return scales[formats::scale_column_offset(args.layout, kMxfp4 ? piece / 2 : piece)];
+  __device__ __forceinline__ std::uint32_t scale_of(int piece) const {
+    return scales[formats::scale_column_offset<int>(args.layout, kMxfp4 ? piece / 2 : piece)];
   }
-  __device__ __forceinline__ void put(int piece, uint2 words, std::uint8_t scale, int shift) const {
-    const BlockTable table = BlockTable::of<kMxfp4>(scale, shift);
+  __device__ __forceinline__ void put(int piece, uint2 words, std::uint32_t scale,
+                                      int shift) const {
+    const BlockTable table = BlockTable::of<kMxfp4>(static_cast<std::uint8_t>(scale), shift);
     const uint2 a = table.look_up(words.x), b = table.look_up(words.y);
     reinterpret_cast<uint4*>(to)[piece] = {a.x, a.y, b.x, b.y};
   }
 };
 
 // A thread holds kHeld pieces; those of a longer row are read twice.
-template <bool kMxfp4, int kThreads, int kHeld>
+template <bool kMxfp4, bool kAligned, int kThreads, int kHeld>
 __global__ void __launch_bounds__(kThreads) fp8_rows_kernel(const __grid_constant__ RowsArgs args) {
-  using Reader = RowReader<kMxfp4>;
+  using Reader = RowReader<kMxfp4, kAligned>;
+  const auto rank_of = [](std::uint32_t scale) {
+    return fp8_scale_rank(Reader::kFormat, static_cast<std::uint8_t>(scale));
+  };
   __shared__ int ranks[kThreads / 32];
   const int thread = static_cast<int>(threadIdx.x);
   const int pieces = static_cast<int>(args.k / kPiece);
@@ -104,7 +108,7 @@ __global__ void __launch_bounds__(kThreads) fp8_rows_kernel(const __grid_constan
   }
   const Reader reader(args, row);
   uint2 words[kHeld];
-  std::uint8_t scales[kHeld];
+  std::uint32_t scales[kHeld];
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
     const int piece = thread + i * kThreads;
@@ -113,9 +117,9 @@ __global__ void __launch_bounds__(kThreads) fp8_rows_kernel(const __grid_constan
   }
   int rank = 0;
 #pragma unroll
-  for (const std::uint8_t scale : scales) rank = max(rank, fp8_scale_rank(Reader::kFormat, scale));
+  for (const std::uint32_t scale : scales) rank = max(rank, rank_of(scale));
   for (int piece = thread + kHeld * kThreads; piece < pieces; piece += kThreads) {
-    rank = max(rank, fp8_scale_rank(Reader::kFormat, reader.scale_of(piece)));
+    rank = max(rank, rank_of(reader.scale_of(piece)));
   }
   rank = __reduce_max_sync(~0u, rank);
   if (thread % 32 == 0) ranks[thread / 32] = rank;
@@ -134,9 +138,9 @@ __global__ void __launch_bounds__(kThreads) fp8_rows_kernel(const __grid_constan
     reader.put(piece, reader.codes_of(piece), reader.scale_of(piece), shift);
 }
 
-template <bool kMxfp4, int kThreads, int kHeld>
+template <bool kMxfp4, bool kAligned, int kThreads, int kHeld>
 base::Status launch_kernel(const RowsArgs& args, void* stream) {
-  fp8_rows_kernel<kMxfp4, kThreads, kHeld>
+  fp8_rows_kernel<kMxfp4, kAligned, kThreads, kHeld>
       <<<static_cast<unsigned>(args.to.rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
           args);
   return simt::launch_status("gemm");
@@ -145,21 +149,19 @@ base::Status launch_kernel(const RowsArgs& args, void* stream) {
 template <bool kMxfp4>
 base::Status launch_format(const RowsArgs& args, void* stream) {
   const std::int64_t pieces = args.k / kPiece;
-  if (pieces <= 128 * 2) return launch_kernel<kMxfp4, 128, 2>(args, stream);
-  if (pieces <= 128 * 4) return launch_kernel<kMxfp4, 128, 4>(args, stream);
-  if (pieces <= 256 * 4) return launch_kernel<kMxfp4, 256, 4>(args, stream);
-  return launch_kernel<kMxfp4, 256, 8>(args, stream);
+  const bool aligned = reinterpret_cast<std::uintptr_t>(args.codes) % 8 == 0 &&
+                       args.code_rows.inner_stride % 8 == 0 && args.code_rows.outer_stride % 8 == 0;
+  if (!aligned) return launch_kernel<kMxfp4, false, 128, 2>(args, stream);
+  if (pieces <= 128 * 2) return launch_kernel<kMxfp4, true, 128, 2>(args, stream);
+  if (pieces <= 128 * 4) return launch_kernel<kMxfp4, true, 128, 4>(args, stream);
+  if (pieces <= 256 * 4) return launch_kernel<kMxfp4, true, 256, 4>(args, stream);
+  return launch_kernel<kMxfp4, true, 256, 8>(args, stream);
 }
 
 base::Status launch(Format format, const RowsArgs& args, void* stream) {
   if (args.to.rows == 0) return {};
   return format == Format::kMxfp4 ? launch_format<true>(args, stream)
                                   : launch_format<false>(args, stream);
-}
-
-bool aligned(const std::uint8_t* codes, const base::RowMap& rows) {
-  return reinterpret_cast<std::uintptr_t>(codes) % 8 == 0 && rows.inner_stride % 8 == 0 &&
-         rows.outer_stride % 8 == 0;
 }
 
 }  // namespace
@@ -170,29 +172,16 @@ base::Status launch_fp8_weights(const GemmProblem& problem, const Fp8Rows& to, i
     return launch_fp8_prepared(problem, to, multiprocessors, stream);
   ScaleValue one = problem.b_scale;
   one.stride = 0;
-  const RowsArgs args{problem.n,
-                      problem.k,
-                      problem.b_codes,
-                      problem.b_rows,
-                      aligned(problem.b_codes, problem.b_rows),
-                      problem.b_scales,
-                      problem.b_layout,
-                      one,
-                      to};
+  const RowsArgs args{
+      problem.n, problem.k, problem.b_codes, problem.b_rows, problem.b_scales, problem.b_layout,
+      one,       to};
   return launch(problem.format, args, stream);
 }
 
 base::Status launch_fp8_activations(const GemmProblem& problem, const Fp8Rows& to, void* stream) {
   if (!problem.quantized) return launch_fp8_values(problem, to, stream);
-  const RowsArgs args{problem.m,
-                      problem.k,
-                      problem.a_codes,
-                      problem.a_rows,
-                      aligned(problem.a_codes, problem.a_rows),
-                      problem.a_scales,
-                      problem.a_layout,
-                      problem.a_scale,
-                      to};
+  const RowsArgs args{problem.m,        problem.k,        problem.a_codes, problem.a_rows,
+                      problem.a_scales, problem.a_layout, problem.a_scale, to};
   return launch(problem.format, args, stream);
 }
 
