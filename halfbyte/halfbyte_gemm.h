@@ -27,8 +27,8 @@ typedef enum halfbyte_gemm_method {
   HALFBYTE_GEMM_EXACT = 1, /* bit-exact, whatever M */
   HALFBYTE_GEMM_TENSOR_CORE = 2,
   HALFBYTE_GEMM_DEQUANTIZE = 3,
-  HALFBYTE_GEMM_FP8 = 4,
-  HALFBYTE_GEMM_BLOCK_SCALED = 5
+  HALFBYTE_GEMM_FP8 = 4,         /* on request: operands rounded to E4M3; sm_89 on */
+  HALFBYTE_GEMM_BLOCK_SCALED = 5 /* on request: NVFP4 as it is; sm_100 on */
 } halfbyte_gemm_method;
 typedef enum halfbyte_weight_form {
   HALFBYTE_WEIGHTS_PLAIN = 0,   /* codes and scales, as checkpoints have them */

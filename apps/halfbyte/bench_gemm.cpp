@@ -53,6 +53,7 @@ struct Product {
   Format format = Format::kNvfp4;
   formats::ScaleLayout layout = formats::ScaleLayout::kLinear;
   GemmMethod plan = GemmMethod::kAuto;
+  bool on_cuda = false;
   BenchShape shape;
   int a = kAbsent, a_codes = kAbsent, a_scales = kAbsent, c = kAbsent;
   int b_codes = kAbsent, b_scales = kAbsent, b_prepared = kAbsent;
@@ -64,7 +65,8 @@ struct Product {
 
   ops::GemmArgs args(const TensorSet& set) const {
     ops::GemmArgs args;
-    args.method = plan;
+    // CUDA's answer is compared with the host's exact one.
+    args.method = on_cuda && set[c].device == kHost ? GemmMethod::kExact : plan;
     args.a = set[a];
     args.a_packed.format = args.b.format = format;
     args.a_packed.layout = layout;
@@ -118,6 +120,7 @@ Product add_product(BenchCase& result, const BenchOptions& options, BenchShape s
   product.format = format;
   product.layout = layout;
   product.plan = options.plan;
+  product.on_cuda = options.backend == base::Backend::kCuda;
   product.shape = shape;
   const std::int64_t n = shape.columns, k = shape.inner;
   const std::int64_t blocks = k / formats::block_elements(product.format);

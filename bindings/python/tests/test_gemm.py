@@ -62,6 +62,26 @@ def test_products(device: str, shape: tuple[int, ...], format: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["nvfp4", "mxfp4"])
+def test_fp8(device: str, format: str) -> None:
+    """Both operands in E4M3, four bits each: 3% in norm of normal values, here twice that."""
+    x, w = random(40, 128).to(device), on(device, weights(format))
+    prepared = halfbyte.prepare_weights(w)
+    if device == "cpu":
+        with pytest.raises(ValueError, match="auto or exact"):
+            halfbyte.gemm(x, prepared, method="fp8")
+        return
+    if torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("no FP8 tensor cores")
+    wide = w.dequantize(torch.float32).double()
+    packed = halfbyte.quantize(x, format=format)
+    for a, values in ((x, x), (packed, packed.dequantize(torch.float32))):
+        for b in (prepared, w):
+            exact = values.double() @ wide.T
+            error = halfbyte.gemm(a, b, method="fp8").double() - exact
+            assert error.norm() <= 0.06 * exact.norm()
+
+
+@pytest.mark.parametrize("format", ["nvfp4", "mxfp4"])
 def test_prepared_and_back(device: str, format: str) -> None:
     w = on(device, weights(format))
     back = halfbyte.unprepare_weights(halfbyte.prepare_weights(w))

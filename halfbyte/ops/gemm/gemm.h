@@ -31,12 +31,16 @@ using formats::ScaleKind;
 
 // How C is computed. The values are part of the C ABI.
 enum class GemmMethod : std::int32_t {
-  kAuto = 0,         // the fastest; on the CPU that is the exact one
-  kExact = 1,        // the order of the contract, whatever M: bit-exact
-  kTensorCore = 2,   // CUDA: weights dequantized on the way to the tensor cores; bounded
-  kDequantize = 3,   // CUDA: weights dequantized to the workspace, then cuBLASLt; bounded
-  kFp8 = 4,          // CUDA, never chosen by kAuto: FP8 cuBLASLt; bounded
-  kBlockScaled = 5,  // CUDA, sm_100 on: cuBLASLt's block-scaled FP4; bounded
+  kAuto = 0,        // the fastest; on the CPU that is the exact one
+  kExact = 1,       // the order of the contract, whatever M: bit-exact
+  kTensorCore = 2,  // CUDA: weights dequantized on the way to the tensor cores; bounded
+  kDequantize = 3,  // CUDA: weights dequantized to the workspace, then cuBLASLt; bounded
+  // CUDA, sm_89 on, never chosen by kAuto: both operands rounded to E4M3 in the workspace, then
+  // cuBLASLt; bounded.
+  kFp8 = 4,
+  // CUDA, sm_100 on, never chosen by kAuto: NVFP4 as it is, through cuBLASLt; bounded. Plain
+  // weights, scales of a and b in layout 128x4, dense rows of codes, N and K multiples of 32.
+  kBlockScaled = 5,
 };
 
 enum class WeightForm : std::int32_t {

@@ -32,14 +32,30 @@ base::Result<GemmPlan> plan_for(const GemmProblem& problem, base::Device device)
   return gemm_plan(problem, found.value());
 }
 
+base::Status launch_fp8_on(const GemmProblem& problem, base::Device device,
+                           const base::Execution& execution) {
+  const base::Result<GemmDevice> found = gemm_device(device);
+  if (!found.ok()) return found.status();
+  return launch_fp8(problem, found.value(), execution.stream, execution.workspace);
+}
+
 }  // namespace
 
 base::Result<std::size_t> gemm_workspace_bytes(const GemmProblem& problem, base::Device device) {
   const base::Result<GemmPlan> plan = plan_for(problem, device);
   if (!plan.ok()) return plan.status();
-  if (plan.value().kind == GemmKernelKind::kTensorCore) return tensor_core_workspace_bytes(problem);
-  return plan.value().kind == GemmKernelKind::kDequantize ? dequantize_workspace_bytes(problem)
-                                                          : std::size_t{0};
+  switch (plan.value().kind) {
+    case GemmKernelKind::kTensorCore:
+      return tensor_core_workspace_bytes(problem);
+    case GemmKernelKind::kDequantize:
+      return dequantize_workspace_bytes(problem);
+    case GemmKernelKind::kFp8:
+      return fp8_workspace_bytes(problem);
+    case GemmKernelKind::kBlockScaled:
+      return block_scaled_workspace_bytes(problem);
+    default:
+      return std::size_t{0};
+  }
 }
 
 base::Status gemm(const GemmProblem& problem, base::Device device,
@@ -54,6 +70,10 @@ base::Status gemm(const GemmProblem& problem, base::Device device,
                                 execution.workspace);
     case GemmKernelKind::kDequantize:
       return launch_dequantize(problem, execution.stream, execution.workspace);
+    case GemmKernelKind::kFp8:
+      return launch_fp8_on(problem, device, execution);
+    case GemmKernelKind::kBlockScaled:
+      return launch_block_scaled(problem, execution.stream, execution.workspace);
     case GemmKernelKind::kDecode:
       return launch_decode(problem, plan.value().decode, execution.stream);
     case GemmKernelKind::kStream:

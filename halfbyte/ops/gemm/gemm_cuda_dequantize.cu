@@ -8,6 +8,7 @@
 #include "halfbyte/formats/scale_layout.h"
 #include "halfbyte/numerics/half_types.h"
 #include "halfbyte/ops/gemm/gemm_cublaslt.h"
+#include "halfbyte/ops/gemm/gemm_cuda_finish.h"
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
 #include "halfbyte/ops/gemm/gemm_cuda_values.cuh"
 #include "halfbyte/simt/launch.cuh"
@@ -123,30 +124,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-__global__ void alpha_kernel(const __grid_constant__ GemmProblem problem, bool scaled,
-                             float* alpha) {
-  alpha[0] = scaled ? numerics::mul_rn(problem.quantized ? problem.a_scale.decode(0) : 1.0f,
-                                       problem.b_scale.decode(0))
-                    : 1.0f;
-  alpha[1] = 0.0f;
-}
-
-// C = T(fl(fl(fl(sum * d_a) * d_b) + bias)).
-__global__ void __launch_bounds__(kThreads)
-    finish_kernel(const __grid_constant__ GemmProblem problem, const float* sums) {
-  const std::int64_t threads = std::int64_t{gridDim.x} * kThreads;
-  const float decode_b = problem.b_scale.decode(0);
-  for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-       i < problem.m * problem.n; i += threads) {
-    const std::int64_t row = i / problem.n, n = i % problem.n;
-    float v = scale_sum(sums[i], problem.quantized ? problem.a_scale.decode(row) : 1.0f, decode_b);
-    if (problem.bias != nullptr) {
-      v = numerics::add_rn(v, value_at(problem.bias, problem.bias_dtype, n));
-    }
-    put_value(problem.c, problem.c_dtype, problem.c_rows.offset(row) + n, v);
-  }
-}
-
 // cuBLASLt writes C itself: one factor for all, no bias, evenly spaced rows. Known from shapes.
 bool writes_directly(const GemmProblem& problem) {
   const bool one_factor = !problem.quantized || problem.a_scale.stride == 0;
@@ -204,25 +181,27 @@ base::Status launch_dequantize(const GemmProblem& problem, void* stream, void* w
     copy_rows_kernel<<<grid_for(problem.m * problem.k / kThreads + 1), kThreads, 0, cuda_stream>>>(
         problem, reinterpret_cast<std::uint16_t*>(base + at.rows));
   }
-  const bool direct = writes_directly(problem);
-  alpha_kernel<<<1, 1, 0, cuda_stream>>>(problem, direct,
-                                         reinterpret_cast<float*>(base + at.alpha));
   HALFBYTE_RETURN_IF_ERROR(simt::launch_status("gemm"));
+  const bool direct = writes_directly(problem);
+  auto* alpha = reinterpret_cast<float*>(base + at.alpha);
+  HALFBYTE_RETURN_IF_ERROR(launch_alpha(problem, direct, alpha, stream));
   cublaslt::Matmul product;
   product.m = problem.m, product.n = problem.n, product.k = problem.k;
   product.stride = direct ? problem.c_rows.inner_stride : problem.n;
-  product.input = type;
+  product.input = half ? cublaslt::Input::kF16 : cublaslt::Input::kBF16;
   product.output = direct ? problem.c_dtype : base::DType::kF32;
   product.a = base + at.rows;
   product.b = base + at.weights;
   product.d = direct ? problem.c : base + at.sums;
-  product.alpha = reinterpret_cast<const float*>(base + at.alpha);
+  product.alpha = alpha;
   product.workspace = base + at.lt;
   HALFBYTE_RETURN_IF_ERROR(cublaslt::matmul(product, stream));
   if (direct) return {};
-  finish_kernel<<<grid_for(problem.m * problem.n / kThreads + 1), kThreads, 0, cuda_stream>>>(
-      problem, reinterpret_cast<const float*>(base + at.sums));
-  return simt::launch_status("gemm");
+  FinishArgs finish;
+  finish.sums = reinterpret_cast<const float*>(base + at.sums);
+  finish.stride = problem.n;
+  finish.rows = problem.m;
+  return launch_finish(problem, finish, stream);
 }
 
 }  // namespace halfbyte::ops::cuda

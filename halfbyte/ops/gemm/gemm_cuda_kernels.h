@@ -29,4 +29,18 @@ base::Status launch_gate_up_stream(const GateUpProblem& problem, const StreamPla
 base::Status launch_dequantize(const GemmProblem& problem, void* stream, void* workspace);
 std::size_t dequantize_workspace_bytes(const GemmProblem& problem);
 
+// Operands in E4M3, then cuBLASLt; the workspace has fp8_workspace_bytes.
+base::Status launch_fp8(const GemmProblem& problem, const GemmDevice& device, void* stream,
+                        void* workspace);
+std::size_t fp8_workspace_bytes(const GemmProblem& problem);
+
+// NVFP4 as it is, through cuBLASLt; what no_block_scaled accepted. The workspace has
+// block_scaled_workspace_bytes.
+base::Status launch_block_scaled(const GemmProblem& problem, void* stream, void* workspace);
+std::size_t block_scaled_workspace_bytes(const GemmProblem& problem);
+
+// Rows of C whose fp32 sums, of n columns, those two hold in the workspace at once: about what
+// stays in the L2, a multiple of 128.
+std::int64_t rows_of_sums(std::int64_t n);
+
 }  // namespace halfbyte::ops::cuda

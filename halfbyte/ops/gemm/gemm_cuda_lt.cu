@@ -81,6 +81,27 @@ cudaDataType_t cuda_type(base::DType dtype) {
                                       : CUDA_R_32F;
 }
 
+cudaDataType_t cuda_type(Input input) {
+  switch (input) {
+    case Input::kBF16:
+      return CUDA_R_16BF;
+    case Input::kF16:
+      return CUDA_R_16F;
+    case Input::kE4m3:
+      return CUDA_R_8F_E4M3;
+    case Input::kNvfp4:
+      return CUDA_R_4F_E2M1;
+  }
+  return CUDA_R_16BF;
+}
+
+// The largest power of two, up to kGemmAlignment, that the address is a multiple of.
+std::uint32_t alignment_of(const void* address) {
+  std::uint32_t alignment = kGemmAlignment;
+  while (reinterpret_cast<std::uintptr_t>(address) % alignment != 0) alignment /= 2;
+  return alignment;
+}
+
 // What cuBLASLt needs to hear of a product; destroyed whatever happened.
 struct Descriptions {
   cublasLtMatmulDesc_t operation = nullptr;
@@ -99,50 +120,66 @@ struct Descriptions {
   }
 };
 
-// Column by column: D^T[n, m] = (B^T[k, n])^T * A^T[k, m].
-base::Status run(const Matmul& problem, cublasLtHandle_t handle, void* stream) {
+// Column by column: D^T[n, m] = (B^T[k, n])^T * A^T[k, m]; A and B change places.
+cublasStatus_t describe(const Matmul& problem, Descriptions& all) {
   const Library& lt = library();
-  Descriptions all;
-  cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-  const auto keep = [&](cublasStatus_t result) {
+  cublasStatus_t status = lt.desc_create(&all.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  if (status != CUBLAS_STATUS_SUCCESS) return status;
+  const auto keep = [&status](cublasStatus_t result) {
     if (status == CUBLAS_STATUS_SUCCESS) status = result;
   };
+  const auto set = [&](cublasLtMatmulDescAttributes_t what, const auto& value) {
+    keep(lt.desc_set(all.operation, what, &value, sizeof value));
+  };
+  set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+  set(CUBLASLT_MATMUL_DESC_POINTER_MODE,
+      problem.alpha != nullptr ? CUBLASLT_POINTER_MODE_DEVICE : CUBLASLT_POINTER_MODE_HOST);
+  if (problem.a_scales != nullptr) {
+    const cublasLtMatmulMatrixScale_t mode = problem.input == Input::kNvfp4
+                                                 ? CUBLASLT_MATMUL_MATRIX_SCALE_VEC16_UE4M3
+                                                 : CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode);
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode);
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, problem.b_scales);
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, problem.a_scales);
+  }
   const auto n = static_cast<std::uint64_t>(problem.n), m = static_cast<std::uint64_t>(problem.m);
   const auto k = static_cast<std::uint64_t>(problem.k);
-  const cublasOperation_t transposed = CUBLAS_OP_T;
-  const cublasLtPointerMode_t mode = CUBLASLT_POINTER_MODE_DEVICE;
-  keep(lt.desc_create(&all.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-  if (status == CUBLAS_STATUS_SUCCESS) {
-    keep(lt.desc_set(all.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed));
-    keep(lt.desc_set(all.operation, CUBLASLT_MATMUL_DESC_POINTER_MODE, &mode, sizeof mode));
-    keep(lt.layout_create(&all.a, cuda_type(problem.input), k, n, problem.k));
-    keep(lt.layout_create(&all.b, cuda_type(problem.input), k, m, problem.k));
-    keep(lt.layout_create(&all.d, cuda_type(problem.output), n, m, problem.stride));
-    keep(lt.preference_create(&all.preference));
-  }
+  keep(lt.layout_create(&all.a, cuda_type(problem.input), k, n, problem.k));
+  keep(lt.layout_create(&all.b, cuda_type(problem.input), k, m, problem.k));
+  keep(lt.layout_create(&all.d, cuda_type(problem.output), n, m, problem.stride));
+  keep(lt.preference_create(&all.preference));
+  if (status != CUBLAS_STATUS_SUCCESS) return status;
+  const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t what, const auto& value) {
+    keep(lt.preference_set(all.preference, what, &value, sizeof value));
+  };
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(problem.b));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(problem.a));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(problem.d));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(problem.d));
+  return status;
+}
+
+cublasStatus_t run(const Matmul& problem, cublasLtHandle_t handle, void* stream) {
+  const Library& lt = library();
+  Descriptions all;
+  cublasStatus_t status = describe(problem, all);
+  if (status != CUBLAS_STATUS_SUCCESS) return status;
   cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
-  if (status == CUBLAS_STATUS_SUCCESS) {
-    const std::size_t bytes = kWorkspaceBytes;
-    keep(lt.preference_set(all.preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
-                           sizeof bytes));
-    // D may be any tensor; the workspace's parts are aligned.
-    std::uint32_t alignment = kGemmAlignment;
-    while (reinterpret_cast<std::uintptr_t>(problem.d) % alignment != 0) alignment /= 2;
-    for (const auto attribute :
-         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
-      keep(lt.preference_set(all.preference, attribute, &alignment, sizeof alignment));
-    }
-    keep(lt.heuristic(handle, all.operation, all.a, all.b, all.d, all.d, all.preference, 1, &found,
-                      &count));
-  }
+  status = lt.heuristic(handle, all.operation, all.a, all.b, all.d, all.d, all.preference, 1,
+                        &found, &count);
   if (status == CUBLAS_STATUS_SUCCESS && count == 0) status = CUBLAS_STATUS_NOT_SUPPORTED;
-  if (status == CUBLAS_STATUS_SUCCESS) {
-    // alpha, then beta = 0: two floats.
-    keep(lt.matmul(handle, all.operation, problem.alpha, problem.b, all.a, problem.a, all.b,
-                   problem.alpha + 1, problem.d, all.d, problem.d, all.d, &found.algo,
-                   problem.workspace, kWorkspaceBytes, static_cast<cudaStream_t>(stream)));
-  }
+  if (status != CUBLAS_STATUS_SUCCESS) return status;
+  static constexpr float kOneAndZero[2] = {1.0f, 0.0f};
+  const float* alpha = problem.alpha != nullptr ? problem.alpha : kOneAndZero;
+  return lt.matmul(handle, all.operation, alpha, problem.b, all.a, problem.a, all.b, alpha + 1,
+                   problem.d, all.d, problem.d, all.d, &found.algo, problem.workspace,
+                   kWorkspaceBytes, static_cast<cudaStream_t>(stream));
+}
+
+base::Status status_of(cublasStatus_t status) {
   if (status == CUBLAS_STATUS_SUCCESS) return {};
   return {base::StatusCode::kCuda, "cuBLASLt: status " + std::to_string(static_cast<int>(status))};
 }
@@ -155,7 +192,13 @@ base::Status matmul(const Matmul& problem, void* stream) {
   HALFBYTE_RETURN_IF_ERROR(available());
   const base::Result<cublasLtHandle_t> handle = handle_of_device();
   if (!handle.ok()) return handle.status();
-  return run(problem, handle.value(), stream);
+  return status_of(run(problem, handle.value(), stream));
+}
+
+base::Status describes(const Matmul& problem) {
+  HALFBYTE_RETURN_IF_ERROR(available());
+  Descriptions all;
+  return status_of(describe(problem, all));
 }
 
 }  // namespace halfbyte::ops::cublaslt

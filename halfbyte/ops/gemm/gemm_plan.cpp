@@ -24,19 +24,31 @@ const char* no_decode(const GemmProblem& problem, const GemmDevice& device) {
   return nullptr;
 }
 
-const char* method_name(GemmMethod method) {
-  switch (method) {
-    case GemmMethod::kTensorCore:
-      return "tensor_core";
-    case GemmMethod::kDequantize:
-      return "dequantize";
-    case GemmMethod::kFp8:
-      return "fp8";
-    case GemmMethod::kBlockScaled:
-      return "block_scaled";
-    default:
-      return "exact";
-  }
+// nullptr: method = fp8 takes the problem.
+const char* no_fp8(const GemmProblem& problem, const GemmDevice& device) {
+  if (device.compute_capability < 89) return "the device has no FP8 tensor cores (sm_89)";
+  if (problem.groups != 0) return "rows are in groups";
+  if (problem.k == 0) return "K is 0";
+  return device.cublaslt.empty() ? nullptr : device.cublaslt.c_str();
+}
+
+// nullptr: method = block_scaled takes the problem.
+const char* no_block_scaled(const GemmProblem& problem, const GemmDevice& device) {
+  if (device.compute_capability < 100) return "the device has no FP4 tensor cores (sm_100 on)";
+  if (problem.groups != 0) return "rows are in groups";
+  if (!problem.quantized) return "A is not quantized";
+  if (problem.format != Format::kNvfp4) return "the format is not NVFP4, and cuBLASLt has no other";
+  if (problem.form != WeightForm::kPlain)
+    return "the weights are prepared; it takes plain ones with scales in layout 128x4";
+  if (problem.b_layout != ScaleLayout::k128x4) return "the scales of b are not in layout 128x4";
+  if (problem.a_layout != ScaleLayout::k128x4) return "the scales of a are not in layout 128x4";
+  if (problem.k == 0 || problem.k % 32 != 0 || problem.n % 32 != 0)
+    return "K and N are no multiples of 32";
+  const auto dense = [&](const base::RowMap& rows) {
+    return rows.inner_rows == rows.rows && rows.inner_stride == problem.k / 2;
+  };
+  if (!dense(problem.a_rows) || !dense(problem.b_rows)) return "rows of codes are not dense";
+  return device.cublaslt.empty() ? nullptr : device.cublaslt.c_str();
 }
 
 }  // namespace
@@ -89,11 +101,17 @@ DecodeShape choose_decode_shape(int rows, std::int64_t n, std::int64_t k,
 }
 
 Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device) {
-  if (problem.method == GemmMethod::kFp8 || problem.method == GemmMethod::kBlockScaled) {
-    return base::unsupported(std::string("method: ") + method_name(problem.method) +
-                             " is not in this build; auto, exact, tensor_core and dequantize are");
-  }
   GemmPlan plan;
+  const bool fp8 = problem.method == GemmMethod::kFp8;
+  if (fp8 || problem.method == GemmMethod::kBlockScaled) {
+    const char* no = fp8 ? no_fp8(problem, device) : no_block_scaled(problem, device);
+    if (no != nullptr) {
+      return base::unsupported(std::string(fp8 ? "method: fp8: " : "method: block_scaled: ") + no);
+    }
+    plan.kind = fp8 ? GemmKernelKind::kFp8 : GemmKernelKind::kBlockScaled;
+    plan.why = "demanded";
+    return plan;
+  }
   const bool tensor_core = problem.method == GemmMethod::kTensorCore;
   const std::int64_t from = problem.quantized ? kTensorCoreFromRows : kTensorCoreFromRows16Bit;
   // W4A16's stream kernel is one for tensor cores too, and the faster for few rows.
@@ -177,6 +195,8 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
 std::string to_string(const GemmPlan& plan) {
   if (plan.kind == GemmKernelKind::kAny) return "any: " + plan.why;
   if (plan.kind == GemmKernelKind::kDequantize) return "dequantize, cuBLASLt: " + plan.why;
+  if (plan.kind == GemmKernelKind::kFp8) return "fp8, cuBLASLt: " + plan.why;
+  if (plan.kind == GemmKernelKind::kBlockScaled) return "block_scaled, cuBLASLt: " + plan.why;
   if (plan.kind == GemmKernelKind::kTensorCore)
     return to_string(plan.tensor_core) + ": " + plan.why;
   if (plan.kind == GemmKernelKind::kStream) {

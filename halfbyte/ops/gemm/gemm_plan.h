@@ -52,7 +52,7 @@ struct DecodePlan {
   int part_offset = 0, pend_offset = 0, raw_offset = 0, ring_offset = 0;
 };
 
-enum class GemmKernelKind { kDecode, kStream, kAny, kDequantize, kTensorCore };
+enum class GemmKernelKind { kDecode, kStream, kAny, kDequantize, kTensorCore, kFp8, kBlockScaled };
 
 // Rows of A from which kAuto takes a bounded way (docs/performance.md): the tensor-core kernel, or,
 // where that is impossible, cuBLASLt. W4A16 is bounded in any case.

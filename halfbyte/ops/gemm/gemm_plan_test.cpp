@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <string>
 
 #include "halfbyte/ops/gemm/gemm_decode_layout.h"
 
@@ -153,15 +154,68 @@ TEST(GemmPlan, WhatTheStreamKernelTakes) {
   EXPECT_EQ(kind(problem), GemmKernelKind::kStream);
 }
 
-TEST(GemmPlan, MethodsThatAreNotThere) {
-  GemmProblem problem = decode_problem(1, 64, 128);
-  for (const GemmMethod method : {GemmMethod::kFp8, GemmMethod::kBlockScaled}) {
-    problem.method = method;
-    const base::Result<GemmPlan> plan = gemm_plan(problem, kH200);
-    ASSERT_FALSE(plan.ok());
-    EXPECT_EQ(plan.status().code(), base::StatusCode::kUnsupported);
-    EXPECT_NE(plan.status().message().find("method"), std::string::npos);
+std::string refusal(const GemmProblem& problem, const GemmDevice& device) {
+  const base::Result<GemmPlan> plan = gemm_plan(problem, device);
+  EXPECT_FALSE(plan.ok());
+  if (plan.ok()) return to_string(plan.value());
+  EXPECT_EQ(plan.status().code(), base::StatusCode::kUnsupported);
+  return plan.status().message();
+}
+
+TEST(GemmPlan, Fp8) {
+  GemmProblem problem = decode_problem(1, 77, 272);
+  problem.method = GemmMethod::kFp8;
+  for (const int capability : {89, 90, 100, 120}) {
+    EXPECT_EQ(to_string(plan_of(problem, {capability, 132, 227 * 1024, ""})),
+              "fp8, cuBLASLt: demanded");
   }
+  problem.form = WeightForm::kPlain;
+  problem.quantized = false;
+  problem.format = Format::kMxfp4;
+  EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kFp8);
+  EXPECT_EQ(refusal(problem, {80, 108, 163 * 1024, ""}),
+            "method: fp8: the device has no FP8 tensor cores (sm_89)");
+  EXPECT_EQ(refusal(problem, {90, 132, 227 * 1024, "no library"}), "method: fp8: no library");
+  problem.groups = 2;
+  EXPECT_EQ(refusal(problem, kH200), "method: fp8: rows are in groups");
+  problem.groups = 0;
+  problem.k = 0;
+  EXPECT_EQ(refusal(problem, kH200), "method: fp8: K is 0");
+}
+
+TEST(GemmPlan, BlockScaled) {
+  const GemmDevice kB200{100, 148, 227 * 1024, ""};
+  GemmProblem problem = decode_problem(4096, 64, 128);
+  EXPECT_NE(plan_of(problem, kB200).kind, GemmKernelKind::kBlockScaled);  // auto leaves it alone
+  problem.method = GemmMethod::kBlockScaled;
+  problem.form = WeightForm::kPlain;
+  problem.a_layout = problem.b_layout = ScaleLayout::k128x4;
+  problem.b_rows = {64, 64, 64, 0};
+  for (const int capability : {100, 103, 120}) {
+    EXPECT_EQ(to_string(plan_of(problem, {capability, 148, 99 * 1024, ""})),
+              "block_scaled, cuBLASLt: demanded");
+  }
+  const auto refused = [&](const char* says, const auto& change) {
+    GemmProblem changed = problem;
+    change(changed);
+    EXPECT_NE(refusal(changed, kB200).find(std::string("method: block_scaled: ") + says),
+              std::string::npos)
+        << says;
+  };
+  EXPECT_EQ(refusal(problem, kH200),
+            "method: block_scaled: the device has no FP4 tensor cores (sm_100 on)");
+  refused("rows are in groups", [](GemmProblem& p) { p.groups = 2; });
+  refused("A is not quantized", [](GemmProblem& p) { p.quantized = false; });
+  refused("the format is not NVFP4", [](GemmProblem& p) { p.format = Format::kMxfp4; });
+  refused("the weights are prepared", [](GemmProblem& p) { p.form = WeightForm::kPrepared; });
+  refused("the scales of a", [](GemmProblem& p) { p.a_layout = ScaleLayout::kLinear; });
+  refused("the scales of b", [](GemmProblem& p) { p.b_layout = ScaleLayout::k8x4; });
+  refused("K and N", [](GemmProblem& p) { p.n = 48; });
+  refused("K and N", [](GemmProblem& p) { p.k = 144; });
+  refused("rows of codes", [](GemmProblem& p) { p.a_rows.inner_stride = 80; });
+  refused("rows of codes", [](GemmProblem& p) { p.b_rows.inner_stride = 80; });
+  EXPECT_EQ(refusal(problem, {100, 148, 227 * 1024, "no library"}),
+            "method: block_scaled: no library");
 }
 
 TEST(GemmPlan, Dequantize) {

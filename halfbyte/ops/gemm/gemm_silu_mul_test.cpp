@@ -312,7 +312,7 @@ TEST(GemmSiluMulPlan, ComposedHasTheProductInTheWorkspace) {
   const ComposedWorkspace computed = composed_workspace(problem, 300);
   EXPECT_EQ(computed.amax, 512u);
   EXPECT_EQ(computed.gate_up, 768u);
-  problem.product.method = GemmMethod::kFp8;
+  problem.product.method = GemmMethod::kBlockScaled;
   EXPECT_FALSE(gate_up_plan(problem, {}).ok());
 }
 
