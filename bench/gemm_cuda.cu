@@ -1,9 +1,17 @@
 // Times the CUDA products beside the read-only floor, and bf16 cuBLASLt; prints JSON rows.
-//   gemm_cuda decode FORMAT A M..    FORMAT nvfp4 | mxfp4, A w4a4 | w4a16: rows of A at decode
-//   sizes gemm_cuda plans M..              every plan of the stream kernel, NVFP4 W4A4 gemm_cuda
-//   layer                  a layer's four products, M = 1, chained in one graph gemm_cuda grouped
-//   mixture of experts: 128 experts, 8 of them a token gemm_cuda large                  dequantize
-//   and cuBLASLt
+//
+//   gemm_cuda decode FORMAT A M..   rows of A at decode sizes; FORMAT nvfp4 | mxfp4, A w4a4 | w4a16
+//
+//   gemm_cuda plans M..             every plan of the stream kernel, NVFP4 W4A4
+//
+//   gemm_cuda layer                 a layer's four products, M = 1, chained in one graph
+//
+//   gemm_cuda gate_up               the gate-up product with its activation and quantization
+//
+//   gemm_cuda grouped               mixture of experts: 128 experts, 8 of them a token
+//
+//   gemm_cuda large                 dequantize and cuBLASLt
+//
 // Each replay's graph has 20 launches that rotate over copies of the weights which exceed three
 // times the L2; median of 9 replays after 3. Build, from the root, after a CUDA build in build/:
 //   nvcc -std=c++20 -O3 --fmad=false -gencode=arch=compute_90a,code=sm_90a -DHALFBYTE_WITH_CUDA=1
