@@ -19,10 +19,12 @@ std::size_t tensor_core_workspace_bytes(const GemmProblem& problem);
 bool tensor_core_reads_in_place(const GemmProblem& problem);
 // What undoes the scaling of the operands: a power of two.
 float tensor_core_factor(const GemmProblem& problem);
-// The decode scales of A's rows, times the factor, in the workspace, behind A.
-float* tensor_core_decodes(const GemmProblem& problem, void* workspace);
-// A to M x K of what the kernel multiplies, dense, and tensor_core_decodes where there is one a
+// The decode scales of A's rows, times the factor, in the workspace, behind A: where A has one a
 // row.
+bool tensor_core_has_decodes(const GemmProblem& problem);
+float* tensor_core_decodes(const GemmProblem& problem, void* workspace);
+// A to M x K of what the kernel multiplies, dense (rows of no group are not written), and
+// tensor_core_decodes.
 base::Status launch_tensor_core_rows(const GemmProblem& problem, void* stream, void* workspace);
 
 }  // namespace halfbyte::ops::cuda

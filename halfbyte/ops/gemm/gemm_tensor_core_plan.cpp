@@ -18,7 +18,7 @@ const char* no_tensor_core(const GemmProblem& problem, const GemmDevice& device)
   if (device.compute_capability != 90) return "the device is not sm_90";
   if (!device.has_sm_90a) return "this build has no code for sm_90a";
   if (problem.form != WeightForm::kPrepared) return "the weights are not prepared";
-  if (problem.groups != 0) return "rows are in groups";
+  if (problem.groups > kTensorCoreMaxGroups) return "there are too many groups";
   if (problem.k == 0) return "K is 0";
   if (problem.format == Format::kMxfp4 && !problem.quantized &&
       problem.x_dtype == base::DType::kF16)
@@ -28,15 +28,24 @@ const char* no_tensor_core(const GemmProblem& problem, const GemmDevice& device)
   return nullptr;
 }
 
+TensorCoreTiles tensor_core_tiles_m(const GemmProblem& problem, int tokens) {
+  const std::int64_t m = problem.m;
+  if (problem.groups == 0) return {ceil_div(m, tokens), ceil_div(m, tokens)};
+  const std::int64_t active = std::min(m, problem.groups);  // that have rows, at most
+  // A group's last tile is half full, but where one tile is enough.
+  return {(m + active * (tokens - 1)) / tokens, std::max(active, m / tokens + active / 2)};
+}
+
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device, int tokens,
                                 int split) {
   TensorCorePlan plan;
   plan.slices = ceil_div(problem.k, kSliceColumns);
   plan.split = std::min(split, plan.slices);
-  plan.tiles_m = ceil_div(problem.m, tokens);
+  plan.tiles_m = static_cast<int>(tensor_core_tiles_m(problem, tokens).most);
+  plan.groups = static_cast<int>(problem.groups);
   plan.tiles_n = ceil_div(problem.n, kTensorCoreRows);
   const int stage_bytes = tensor_core_stage_bytes(problem.format, tokens);
-  const int besides = kTensorCoreAlign + kTensorCoreBehind;
+  const int besides = kTensorCoreAlign + kTensorCoreBehind + plan.groups * kTensorCoreGroupBytes;
   plan.stages = std::min((device.shared_bytes - besides) / stage_bytes, kTensorCoreMaxStages);
   // A cluster's sums lie in the ring: each block has those of the tokens that are its own.
   const int sum_bytes = ceil_div(tokens / 8, plan.split) * plan.split * kTensorCoreRows * 32;
@@ -69,10 +78,14 @@ std::int64_t tensor_core_nanoseconds(const GemmProblem& problem, const TensorCor
                                   [&](const Cost& c) { return c.tokens == plan.tokens; });
   const int slice =
       tensor_core_kind(problem) == TensorCoreKind::kFp16 ? cost->slice : cost->slice_bf16;
-  const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;
-  const std::int64_t waves = ceil_div(tiles, tensor_core_clusters(device, plan.split));
-  return kLaunch + waves * (ceil_div(plan.slices, plan.split) * std::int64_t{slice} + cost->tile) +
-         (plan.split > 1 ? kCluster : 0);
+  const int clusters = tensor_core_clusters(device, plan.split);
+  const std::int64_t tiles = tensor_core_tiles_m(problem, plan.tokens).likely * plan.tiles_n;
+  const std::int64_t tile = ceil_div(plan.slices, plan.split) * std::int64_t{slice} + cost->tile;
+  // How many tiles groups have is not known: no whole waves.
+  const std::int64_t all = problem.groups == 0
+                               ? ceil_div(tiles, clusters) * tile
+                               : std::max<std::int64_t>(tiles, clusters) * tile / clusters;
+  return kLaunch + all + (plan.split > 1 ? kCluster : 0);
 }
 
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device) {
@@ -101,11 +114,13 @@ int tensor_core_clusters(const GemmDevice& device, int split) {
 }
 
 std::string to_string(const TensorCorePlan& plan) {
-  return "tensor_core " + std::to_string(plan.tokens) + " tokens, " + std::to_string(plan.tiles_m) +
-         " x " + std::to_string(plan.tiles_n) + " tiles, " + std::to_string(plan.slices) +
-         " slices in " + std::to_string(plan.split) + (plan.split == 1 ? " part, " : " parts, ") +
-         std::to_string(plan.stages) + " stages, " + std::to_string(plan.blocks) + " blocks of " +
-         std::to_string(plan.shared_bytes) + " bytes";
+  const std::string of =
+      plan.groups == 0 ? std::string() : std::to_string(plan.groups) + " groups, at most ";
+  return "tensor_core " + std::to_string(plan.tokens) + " tokens, " + of +
+         std::to_string(plan.tiles_m) + " x " + std::to_string(plan.tiles_n) + " tiles, " +
+         std::to_string(plan.slices) + " slices in " + std::to_string(plan.split) +
+         (plan.split == 1 ? " part, " : " parts, ") + std::to_string(plan.stages) + " stages, " +
+         std::to_string(plan.blocks) + " blocks of " + std::to_string(plan.shared_bytes) + " bytes";
 }
 
 }  // namespace halfbyte::ops
