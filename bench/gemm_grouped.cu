@@ -201,7 +201,9 @@ void bench(std::int64_t n, std::int64_t k, std::int64_t tokens, bool all_tiles) 
   const Buffer scales(std::vector<float>(kExperts, 1.0f));
   GemmProblem largest;
   largest.m = m, largest.k = k;
-  const Buffer workspace(static_cast<std::int64_t>(cuda::tensor_core_workspace_bytes(largest)));
+  const TensorCorePlan shared{.tokens = 128, .blocks = 132, .shares = true};
+  const Buffer workspace(
+      static_cast<std::int64_t>(cuda::tensor_core_workspace_bytes(largest, shared)));
   std::printf("{\"n\": %ld, \"k\": %ld, \"tokens\": %ld, \"rows\": %ld, \"active\": %.1f", n, k,
               tokens, m, active);
   for (const Kind& kind :
@@ -271,21 +273,22 @@ void bench(std::int64_t n, std::int64_t k, std::int64_t tokens, bool all_tiles) 
     const TensorCorePlan plan = plan_tensor_core(p, kDevice);
     const double us = time_plan(plan);
     std::printf(
-        ", \"%s\": {\"stream_us\": %.2f, \"us\": %.2f, \"tflops\": %.0f, \"tile\": %d, \"split\": "
-        "%d",
+        ", \"%s\": {\"stream_us\": %.2f, \"us\": %.2f, \"tflops\": %.0f, \"plan\": \"%d/%d%s\"",
         kind.name, stream_us, us,
         2e-6 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) / us,
-        plan.tokens, plan.split);
+        plan.tokens, plan.split, plan.shares ? "s" : "");
     if (first && all_tiles) {
       std::printf(", \"tiles\": {");
       const char* comma = "";
-      for (const int split : {1, 2, 3, 4}) {
+      for (const int split : {0, 1, 2, 3}) {  // 0: shared tiles
         for (const int tokens_of : kTensorCoreTokens) {
-          const TensorCorePlan other = plan_tensor_core(p, kDevice, tokens_of, split);
-          if (other.tokens == 0 || other.split != split) continue;
+          const TensorCorePlan other =
+              plan_tensor_core(p, kDevice, tokens_of, std::max(split, 1), split == 0);
+          if (other.tokens == 0 || other.split != std::max(split, 1)) continue;
           if (split > 1 && other.tiles_m * other.tiles_n > tensor_core_clusters(kDevice, split))
             continue;
-          std::printf("%s\"%d/%d\": %.2f", comma, tokens_of, split, time_plan(other));
+          std::printf("%s\"%d/%d%s\": %.2f", comma, tokens_of, other.split, split == 0 ? "s" : "",
+                      time_plan(other));
           comma = ", ";
         }
       }

@@ -11,6 +11,9 @@
 #include "halfbyte/base/cuda_device.h"
 #include "halfbyte/formats/scale_layout.h"
 #include "halfbyte/numerics/half_types.h"
+#include "halfbyte/ops/gemm/gemm_arguments.h"
+#include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
+#include "halfbyte/ops/gemm/gemm_cuda_tensor_core.h"
 
 namespace halfbyte::ops::testing {
 
@@ -106,7 +109,8 @@ std::string BoundedCase::text() const {
   std::string text = std::to_string(m) + " x " + std::to_string(n) + " x " + std::to_string(k) +
                      (format == Format::kMxfp4 ? " mxfp4" : " nvfp4") + " a " +
                      std::to_string(static_cast<int>(a)) + " c " +
-                     std::to_string(static_cast<int>(c));
+                     std::to_string(static_cast<int>(c)) + " plan " + std::to_string(tokens) + "/" +
+                     std::to_string(split) + (shares ? " shared" : "");
   for (const std::int32_t offset : offsets) {
     text += ' ';
     text += std::to_string(offset);
@@ -143,7 +147,9 @@ BoundedOperands::BoundedOperands(const BoundedCase& of)
     a_scale.push_back(0.5f + static_cast<float>(next() % 100) / 64);
   }
   for (std::int64_t i = 0; i < matrices; ++i) {
-    b_scale.push_back(0.37f + static_cast<float>(i % 5) / 4);
+    // fp16 ends at 65504.
+    b_scale.push_back((0.37f + static_cast<float>(i % 5) / 4) *
+                      (of.c == DType::kF16 ? 1.0f / 1024 : 1.0f));
   }
   for (std::int64_t i = 0; i < matrices * of.n; ++i)
     bias.push_back(static_cast<float>(next() % 999) - 500);
@@ -209,10 +215,22 @@ BoundedProduct::BoundedProduct(const BoundedCase& of, const BoundedOperands& v) 
   c_ = upload(c_bytes_, nullptr);
   args_ = args_of(of, v, at, c_, of.c, of.more_c, kGpu);
   args_.method = of.method;
-  const base::Result<std::size_t> bytes = gemm_workspace_bytes(args_);
-  EXPECT_TRUE(bytes.ok()) << bytes.status().message();
-  if (!bytes.ok()) return;
-  workspace_bytes_ = bytes.value();
+  if (of.tokens != 0) {
+    OverlapCheck overlap;
+    const base::Result<GemmProblem> problem = resolve_gemm(args_, GemmCheck::kCall, overlap);
+    const base::Result<GemmDevice> device = cuda::gemm_device(kGpu);
+    EXPECT_TRUE(problem.ok() && device.ok());
+    if (!problem.ok() || !device.ok()) return;
+    problem_ = problem.value();
+    plan_ = plan_tensor_core(problem_, device.value(), of.tokens, of.split, of.shares);
+    EXPECT_EQ(plan_.tokens, of.tokens);
+    workspace_bytes_ = cuda::tensor_core_workspace_bytes(problem_, plan_);
+  } else {
+    const base::Result<std::size_t> bytes = gemm_workspace_bytes(args_);
+    EXPECT_TRUE(bytes.ok()) << bytes.status().message();
+    if (!bytes.ok()) return;
+    workspace_bytes_ = bytes.value();
+  }
   workspace_ = upload(workspace_bytes_, nullptr);
   poison();
 }
@@ -234,6 +252,7 @@ void BoundedProduct::set_offsets(const std::vector<std::int32_t>& offsets,
 }
 
 base::Status BoundedProduct::launch(void* stream) {
+  if (plan_.tokens != 0) return cuda::launch_tensor_core(problem_, plan_, stream, workspace_);
   base::Execution execution;
   execution.workspace = workspace_;
   execution.workspace_bytes = workspace_bytes_;

@@ -7,6 +7,8 @@
 
 #include "halfbyte/base/execution.h"
 #include "halfbyte/ops/gemm/gemm.h"
+#include "halfbyte/ops/gemm/gemm_kernels.h"
+#include "halfbyte/ops/gemm/gemm_tensor_core_plan.h"
 
 namespace halfbyte::ops::testing {
 
@@ -19,6 +21,9 @@ struct BoundedCase {
   std::int64_t more_a = 0, more_c = 0;  // elements from a row to the next, beyond its own
   ScaleLayout layout = ScaleLayout::kLinear;
   GemmMethod method = GemmMethod::kTensorCore;
+  // Of tensor_core, where tokens != 0: a plan that gemm need not choose.
+  int tokens = 0, split = 1;
+  bool shares = false;
   // Rows in groups: where each one begins, and where the last one ends. Scales of B are one a
   // group; encode_per_group: those of A too, else they are decode scales.
   std::vector<std::int32_t> offsets{};
@@ -78,6 +83,8 @@ class BoundedProduct {
   BoundedCase of_;
   std::vector<void*> memory_;
   GemmArgs args_;
+  GemmProblem problem_;
+  TensorCorePlan plan_;  // tokens == 0: gemm's own
   void *c_ = nullptr, *workspace_ = nullptr, *offsets_ = nullptr, *scale_offsets_ = nullptr;
   std::size_t c_bytes_ = 0, workspace_bytes_ = 0;
 };

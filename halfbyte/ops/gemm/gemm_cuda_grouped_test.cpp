@@ -50,9 +50,8 @@ BoundedCase random_case(Random& random) {
   of.a = random.pick({DType::kU8, DType::kU8, DType::kBF16, DType::kF16});
   if (of.format == Format::kMxfp4 && of.a == DType::kF16) of.a = DType::kBF16;
   of.c = random.pick({DType::kF32, DType::kBF16, DType::kF16});
-  // Sums of MXFP4 exceed fp16's range.
+  // Sums of MXFP4 exceed fp16's range; those of NVFP4 are scaled.
   if (of.format == Format::kMxfp4 && of.c == DType::kF16) of.c = DType::kBF16;
-  if (of.c == DType::kF16) of.k = std::min<std::int64_t>(of.k, 64);
   of.bias = random.one_in(2);
   of.layout = static_cast<ScaleLayout>(random.in(0, 2));
   const bool nvfp4 = of.quantized() && of.format == Format::kNvfp4;
@@ -61,6 +60,12 @@ BoundedCase random_case(Random& random) {
   if (random.one_in(3)) of.more_a = of.quantized() ? 2 * random.in(1, 9) : 8 * random.in(1, 2);
   if (!of.quantized() && random.one_in(8)) of.more_a = 3;  // A is copied
   if (random.one_in(3)) of.more_c = random.in(1, 16);
+  if (random.one_in(2)) {
+    of.tokens = random.pick({16, 32, 64, 96, 128});
+    of.split = static_cast<int>(random.in(1, 4));
+    of.shares = random.one_in(2);
+    if (of.shares) of.split = 1;
+  }
   const std::int64_t groups = random.one_in(8) ? random.in(30, 70) : random.in(1, 9);
   if (groups > 20) of.n = std::min<std::int64_t>(of.n, 272);
   of.offsets = random.one_in(6) ? all_in_one(of.m, groups, random.in(0, groups - 1))

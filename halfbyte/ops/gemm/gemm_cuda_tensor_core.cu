@@ -54,7 +54,9 @@ base::Status launch_tensor_core(const GemmProblem& problem, const TensorCorePlan
                                 void* stream, void* workspace) {
   const TensorCoreKind kind = tensor_core_kind(problem);
   const bool in_place = tensor_core_reads_in_place(problem);
-  if (!in_place) HALFBYTE_RETURN_IF_ERROR(launch_tensor_core_rows(problem, stream, workspace));
+  if (!in_place || plan.shares) {
+    HALFBYTE_RETURN_IF_ERROR(launch_tensor_core_rows(problem, plan, stream, workspace));
+  }
   const auto a_type = kind == TensorCoreKind::kFp16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
                                                     : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   const base::Result<CUtensorMap> a_map =
@@ -73,7 +75,9 @@ base::Status launch_tensor_core(const GemmProblem& problem, const TensorCorePlan
   TensorCoreArgs args;
   args.plan = plan;
   args.factor = tensor_core_factor(problem);
-  args.programmatic = !in_place;
+  args.programmatic = !in_place || plan.shares;
+  args.parts = static_cast<float4*>(tensor_core_parts(problem, workspace));
+  args.flags = tensor_core_flags_at(problem, plan, workspace);
   if (problem.quantized) {
     args.a_scale = problem.a_scale;
     if (tensor_core_has_decodes(problem)) args.a_decodes = tensor_core_decodes(problem, workspace);

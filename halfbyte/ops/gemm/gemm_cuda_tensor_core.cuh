@@ -10,6 +10,7 @@
 #include "halfbyte/ops/gemm/gemm_cuda_bulk.cuh"
 #include "halfbyte/ops/gemm/gemm_cuda_tensor_core_groups.cuh"
 #include "halfbyte/ops/gemm/gemm_cuda_tensor_core_parts.cuh"
+#include "halfbyte/ops/gemm/gemm_cuda_tensor_core_walk.cuh"
 #include "halfbyte/ops/gemm/gemm_cuda_wgmma.cuh"
 
 namespace halfbyte::ops::cuda {
@@ -33,19 +34,6 @@ struct TensorCoreShape {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-// Where the tiles and slices of a block are.
-struct TensorCoreWalk {
-  int tile, step, first, last;  // slices first to last - 1
-
-  __device__ explicit TensorCoreWalk(const TensorCorePlan& plan) {
-    const int split = plan.split, rank = static_cast<int>(blockIdx.x) % split;
-    tile = static_cast<int>(blockIdx.x) / split;
-    step = static_cast<int>(gridDim.x) / split;
-    first = static_cast<int>(std::int64_t{plan.slices} * rank / split);
-    last = static_cast<int>(std::int64_t{plan.slices} * (rank + 1) / split);
-  }
-};
-
 struct TensorCoreShared {
   std::uint32_t ring, staged, full, free, summed;
   TensorCoreGroups groups;
@@ -68,8 +56,8 @@ __device__ __forceinline__ void load_slices(const TensorCoreArgs& args, const CU
                                             const CUtensorMap& b_map, const TensorCoreShared& at) {
   constexpr int kUnit = Shape::kUnit, kBoxBytes = Shape::kBoxBytes;
   const TensorCorePlan& plan = args.plan;
-  TensorCoreWalk walk(plan);
   const int tiles = tile_count<Shape>(args, at);
+  TensorCoreWalk walk(plan, tiles);
   const auto load_b = [&](int stage, int slice, int row) {
     const std::uint32_t bar = at.full + stage * 8;
     barrier_expect(bar, Shape::kStageBytes);
@@ -91,7 +79,7 @@ __device__ __forceinline__ void load_slices(const TensorCoreArgs& args, const CU
   int early = 0;
   if (args.programmatic) {     // the weights do not depend on the kernel before, A does
     constexpr int kEarly = 2;  // what is asked for later waits behind them
-    if (!Shape::kGrouped || walk.tile < tiles) {
+    if (walk.tile >= 0) {
       early = min(min(plan.stages, kEarly), walk.last - walk.first);
       const int row = b_row(tile_at<Shape>(args, at, walk.tile));
       for (int i = 0; i < early; ++i) load_b(i, walk.first + i, row);
@@ -100,7 +88,7 @@ __device__ __forceinline__ void load_slices(const TensorCoreArgs& args, const CU
   }
   int stage = 0;
   std::uint32_t parity = 1;
-  for (; walk.tile < tiles; walk.tile += walk.step) {
+  for (; walk.tile >= 0; walk.next(plan.slices)) {
     const TensorCoreTile tile = tile_at<Shape>(args, at, walk.tile);
     const int of_a = tile.first_row, of_b = b_row(tile);
 #pragma unroll 1
@@ -159,8 +147,8 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
   constexpr int kTokens = Shape::kTokens, kBoxBytes = Shape::kBoxBytes, kGroup = Shape::kGroup;
   const TensorCorePlan& plan = args.plan;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  TensorCoreWalk walk(plan);
   const int tiles = tile_count<Shape>(args, at);
+  TensorCoreWalk walk(plan, tiles);
   TensorCoreOutput<Shape::kGrouped> output(lane);
   if constexpr (Shape::kKeeps && !Shape::kGrouped) output.load_scales(args);
   float sums[kTokens / 2] = {};
@@ -179,7 +167,7 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
   const std::uint32_t first_tile = tile_descriptor_low(at.ring);
   int stage = 0;
   std::uint32_t parity = 0;
-  for (; walk.tile < tiles; walk.tile += walk.step) {
+  for (; walk.tile >= 0; walk.next(plan.slices)) {
 #pragma unroll 1
     for (int left = walk.last - walk.first; left > 0; --left) {
       const bool later = left != walk.last - walk.first;
@@ -226,6 +214,13 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
     output.start(args, place, place.tile_n * kTensorCoreRows + warp * kTileRows);
     wgmma_wait<0>();
     release_before(stage);
+    if (walk.tile >= walk.whole) {
+      if (walk.first > 0) {
+        give_sums<kTokens>(args, sums);
+        continue;
+      }
+      if (walk.last < plan.slices) take_sums<kTokens>(args, tiles, walk.tile, sums);
+    }
     if (plan.split > 1) {
       add_cluster<Shape>(args, at, output, four_sums);
     } else if (args.lines && (place.tile_n + 1) * kTensorCoreRows <= args.n) {

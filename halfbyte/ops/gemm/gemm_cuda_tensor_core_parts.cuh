@@ -29,6 +29,11 @@ struct TensorCoreArgs {
   bool lines = false;    // eight
   int m = 0, n = 0;
 
+  // plan.shares: sums of blocks that have not the first slices of a tile, and flags that are 1 once
+  // a warp's are there.
+  float4* parts = nullptr;
+  std::uint32_t* flags = nullptr;
+
   // plan.groups > 0.
   const std::int32_t* row_offsets = nullptr;
   const std::int32_t* scale_row_offsets = nullptr;  // nullptr: A has no scales

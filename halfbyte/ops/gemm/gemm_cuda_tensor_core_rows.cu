@@ -31,6 +31,8 @@ struct RowsArgs {
   int groups;  // 0: row m's scales are row m
   const std::int32_t *row_offsets, *scale_row_offsets;
   std::int64_t scale_rows;
+  std::uint32_t* flags;
+  int flag_count;
 };
 
 __device__ __forceinline__ void launch_dependents() {
@@ -78,10 +80,21 @@ __device__ __forceinline__ void find_scale_rows(const RowsArgs& args, std::int64
   }
 }
 
+// By the first block.
+__device__ __forceinline__ void zero_flags(std::uint32_t* flags, int count) {
+  if (blockIdx.x + blockIdx.y != 0) return;
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) flags[i] = 0;
+}
+__global__ void __launch_bounds__(kThreads) zero_flags_kernel(std::uint32_t* flags, int count) {
+  launch_dependents();
+  zero_flags(flags, count);
+}
+
 // Eight columns a thread, of kRowsAtOnce rows.
 template <bool kMxfp4, bool kGrouped>
 __global__ void __launch_bounds__(kThreads) dequantize_rows_kernel(const RowsArgs args) {
   launch_dependents();
+  zero_flags(args.flags, args.flag_count);
   const std::int64_t piece = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const std::int64_t blocks = args.k / (kMxfp4 ? 32 : 16), block = piece / (kMxfp4 ? 4 : 2);
   const bool is_column = piece * 8 < args.k;
@@ -156,10 +169,12 @@ bool tensor_core_reads_in_place(const GemmProblem& problem) {
 }
 
 namespace {
-std::size_t rows_bytes(const GemmProblem& problem) {
-  return (static_cast<std::size_t>(problem.m * problem.k) * 2 + kGemmWorkspaceAlignment - 1) /
-         kGemmWorkspaceAlignment * kGemmWorkspaceAlignment;
+std::size_t padded(std::int64_t bytes) {
+  return (static_cast<std::size_t>(bytes) + kGemmWorkspaceAlignment - 1) / kGemmWorkspaceAlignment *
+         kGemmWorkspaceAlignment;
 }
+std::size_t rows_bytes(const GemmProblem& problem) { return padded(problem.m * problem.k * 2); }
+std::size_t decodes_bytes(const GemmProblem& problem) { return padded(problem.m * 4); }
 }  // namespace
 
 float tensor_core_factor(const GemmProblem& problem) {
@@ -168,9 +183,20 @@ float tensor_core_factor(const GemmProblem& problem) {
                            : kTensorCoreNvfp4Exponent * (problem.quantized ? 2 : 1);
   return std::ldexp(1.0f, exponent);
 }
-// Whether needed or not: it depends on no pointer.
-std::size_t tensor_core_workspace_bytes(const GemmProblem& problem) {
-  return rows_bytes(problem) + static_cast<std::size_t>(problem.m) * 4;
+// A's copy is in it whether needed or not: it depends on no pointer.
+std::size_t tensor_core_workspace_bytes(const GemmProblem& problem, const TensorCorePlan& plan) {
+  return rows_bytes(problem) + decodes_bytes(problem) +
+         static_cast<std::size_t>(tensor_core_part_bytes(plan)) +
+         static_cast<std::size_t>(tensor_core_flags(plan)) * sizeof(std::uint32_t);
+}
+void* tensor_core_parts(const GemmProblem& problem, void* workspace) {
+  return static_cast<std::byte*>(workspace) + rows_bytes(problem) + decodes_bytes(problem);
+}
+std::uint32_t* tensor_core_flags_at(const GemmProblem& problem, const TensorCorePlan& plan,
+                                    void* workspace) {
+  return reinterpret_cast<std::uint32_t*>(
+      static_cast<std::byte*>(tensor_core_parts(problem, workspace)) +
+      tensor_core_part_bytes(plan));
 }
 bool tensor_core_has_decodes(const GemmProblem& problem) {
   return problem.quantized && problem.a_scale.stride != 0 && !problem.a_scale_per_group;
@@ -179,9 +205,17 @@ float* tensor_core_decodes(const GemmProblem& problem, void* workspace) {
   return reinterpret_cast<float*>(static_cast<std::byte*>(workspace) + rows_bytes(problem));
 }
 
-base::Status launch_tensor_core_rows(const GemmProblem& problem, void* stream, void* workspace) {
+base::Status launch_tensor_core_rows(const GemmProblem& problem, const TensorCorePlan& plan,
+                                     void* stream, void* workspace) {
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   auto* to = static_cast<std::uint16_t*>(workspace);
+  std::uint32_t* flags = tensor_core_flags_at(problem, plan, workspace);
+  const int flag_count = tensor_core_flags(plan);
+  if (!problem.quantized && flag_count != 0) {
+    zero_flags_kernel<<<1, kThreads, 0, cuda_stream>>>(flags, flag_count);
+    HALFBYTE_RETURN_IF_ERROR(simt::launch_status("gemm"));
+  }
+  if (tensor_core_reads_in_place(problem)) return {};
   if (!problem.quantized) {
     const std::int64_t blocks = (problem.m * problem.k + kThreads - 1) / kThreads;
     copy_rows_kernel<<<static_cast<unsigned>(std::min<std::int64_t>(blocks, 1 << 16)), kThreads, 0,
@@ -201,6 +235,7 @@ base::Status launch_tensor_core_rows(const GemmProblem& problem, void* stream, v
   args.factor = tensor_core_factor(problem);
   if (tensor_core_has_decodes(problem)) args.decodes = tensor_core_decodes(problem, workspace);
   args.to = to;
+  args.flags = flags, args.flag_count = flag_count;
   args.groups = static_cast<int>(problem.groups);
   args.row_offsets = problem.row_offsets, args.scale_row_offsets = problem.scale_row_offsets;
   args.scale_rows = problem.a_scale_rows;

@@ -98,6 +98,42 @@ TEST(GemmCudaTensorCore, ManyTiles) {
   expect_within_bound({.m = 700, .n = 8200, .k = 160, .c = DType::kBF16, .per_row = true});
 }
 
+// Every height of a tile, with K divided in every way, whatever a plan would choose.
+TEST(GemmCudaTensorCore, EveryPlan) {
+  if (!has_sm_90()) GTEST_SKIP() << "no sm_90 device";
+  for (const int tokens : kTensorCoreTokens) {
+    for (int split = 1; split <= kTensorCoreMaxSplit; ++split) {
+      for (const bool shares : {false, true}) {
+        if (shares && split > 1) continue;
+        for (const Format format : {Format::kNvfp4, Format::kMxfp4}) {
+          BoundedCase of{.m = 230, .n = 520, .k = 1184, .format = format, .c = DType::kBF16};
+          of.bias = split == 2;
+          of.tokens = tokens, of.split = split, of.shares = shares;
+          expect_within_bound(of);
+          of.a = DType::kBF16;
+          if (split == 1) expect_within_bound(of);
+        }
+      }
+    }
+  }
+}
+// Few tiles of many slices, and more tiles than blocks, the last ones shared.
+TEST(GemmCudaTensorCore, SharedTiles) {
+  if (!has_sm_90()) GTEST_SKIP() << "no sm_90 device";
+  for (const int tokens : kTensorCoreTokens) {
+    BoundedCase of{.m = 5, .n = 300, .k = 20000};
+    of.tokens = tokens, of.shares = true;
+    expect_within_bound(of);
+    of.m = tokens * 2 - 3, of.n = 256 * 70 + 100, of.k = 400, of.c = DType::kBF16;
+    expect_within_bound(of);
+    of.a = DType::kF16, of.more_a = 3;  // copied
+    expect_within_bound(of);
+    of = {.m = 1, .n = 16, .k = 16};  // fewer slices than blocks
+    of.tokens = tokens, of.shares = true;
+    expect_within_bound(of);
+  }
+}
+
 }  // namespace
 }  // namespace halfbyte::ops
 #endif

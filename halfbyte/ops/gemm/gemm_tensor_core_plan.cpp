@@ -37,7 +37,7 @@ TensorCoreTiles tensor_core_tiles_m(const GemmProblem& problem, int tokens) {
 }
 
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device, int tokens,
-                                int split) {
+                                int split, bool shares) {
   TensorCorePlan plan;
   plan.slices = ceil_div(problem.k, kSliceColumns);
   plan.split = std::min(split, plan.slices);
@@ -53,8 +53,10 @@ TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& de
   plan.tokens = tokens;
   plan.shared_bytes = besides + plan.stages * stage_bytes;
   const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;
+  plan.shares = shares && plan.split == 1;
+  const std::int64_t units = tiles * (plan.shares ? plan.slices : 1);
   plan.blocks = static_cast<int>(
-      plan.split > 1 ? tiles * plan.split : std::min<std::int64_t>(tiles, device.multiprocessors));
+      plan.split > 1 ? tiles * plan.split : std::min<std::int64_t>(units, device.multiprocessors));
   // As many bytes of A as of weights for the tiles that run together.
   plan.group_m = std::min(plan.tiles_m, 1024 / tokens);
   return plan;
@@ -73,18 +75,25 @@ std::int64_t tensor_core_nanoseconds(const GemmProblem& problem, const TensorCor
                              {64, 810, 950, 4000},
                              {96, 1020, 1140, 5500},
                              {128, 1280, 1350, 7500}};
-  constexpr int kLaunch = 1300, kCluster = 2200;
+  constexpr int kLaunch = 1300, kCluster = 2200, kShare = 2500, kShareToken = 20;
   const Cost* cost = std::find_if(std::begin(kCosts), std::end(kCosts),
                                   [&](const Cost& c) { return c.tokens == plan.tokens; });
-  const int slice =
+  const std::int64_t slice =
       tensor_core_kind(problem) == TensorCoreKind::kFp16 ? cost->slice : cost->slice_bf16;
   const int clusters = tensor_core_clusters(device, plan.split);
   const std::int64_t tiles = tensor_core_tiles_m(problem, plan.tokens).likely * plan.tiles_n;
-  const std::int64_t tile = ceil_div(plan.slices, plan.split) * std::int64_t{slice} + cost->tile;
-  // How many tiles groups have is not known: no whole waves.
-  const std::int64_t all = problem.groups == 0
-                               ? ceil_div(tiles, clusters) * tile
-                               : std::max<std::int64_t>(tiles, clusters) * tile / clusters;
+  const std::int64_t tile = ceil_div(plan.slices, plan.split) * slice + cost->tile;
+  if (plan.shares) {
+    const std::int64_t rest = tiles % clusters;
+    return kLaunch + tiles / clusters * tile +
+           (rest == 0 ? 0
+                      : ceil_div(rest * plan.slices, clusters) * slice + cost->tile + kShare +
+                            kShareToken * plan.tokens);
+  }
+  // How many tiles groups have is not known: half a wave more, where there is more than one.
+  const std::int64_t all = problem.groups == 0 ? ceil_div(tiles, clusters) * tile
+                           : tiles <= clusters ? tile
+                                               : tiles * tile / clusters + tile / 2;
   return kLaunch + all + (plan.split > 1 ? kCluster : 0);
 }
 
@@ -95,12 +104,14 @@ TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& de
     // Not yet compared with the reference on a device.
     if (tokens == 96 && problem.format == Format::kMxfp4) continue;
     for (int split = 1; split <= kTensorCoreMaxSplit; ++split) {
-      const TensorCorePlan plan = plan_tensor_core(problem, device, tokens, split);
-      if (plan.tokens == 0 || plan.split != split) continue;
-      const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;
-      if (split > 1 && tiles > tensor_core_clusters(device, split)) continue;  // all at once
-      const std::int64_t time = tensor_core_nanoseconds(problem, plan, device);
-      if (best.tokens == 0 || time < least) best = plan, least = time;
+      for (const bool shares : {false, true}) {
+        const TensorCorePlan plan = plan_tensor_core(problem, device, tokens, split, shares);
+        if (plan.tokens == 0 || plan.split != split || plan.shares != shares) continue;
+        const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;
+        if (split > 1 && tiles > tensor_core_clusters(device, split)) continue;  // all at once
+        const std::int64_t time = tensor_core_nanoseconds(problem, plan, device);
+        if (best.tokens == 0 || time < least) best = plan, least = time;
+      }
     }
   }
   return best;
@@ -119,8 +130,11 @@ std::string to_string(const TensorCorePlan& plan) {
   return "tensor_core " + std::to_string(plan.tokens) + " tokens, " + of +
          std::to_string(plan.tiles_m) + " x " + std::to_string(plan.tiles_n) + " tiles, " +
          std::to_string(plan.slices) + " slices in " + std::to_string(plan.split) +
-         (plan.split == 1 ? " part, " : " parts, ") + std::to_string(plan.stages) + " stages, " +
-         std::to_string(plan.blocks) + " blocks of " + std::to_string(plan.shared_bytes) + " bytes";
+         (plan.shares       ? " part, the last tiles shared, "
+          : plan.split == 1 ? " part, "
+                            : " parts, ") +
+         std::to_string(plan.stages) + " stages, " + std::to_string(plan.blocks) + " blocks of " +
+         std::to_string(plan.shared_bytes) + " bytes";
 }
 
 }  // namespace halfbyte::ops

@@ -34,6 +34,7 @@ struct TensorCorePlan {
   int slices = 0;                // of K, 128 columns
   int group_m = 0;               // tiles of M next to each other in time
   int blocks = 0;                // a multiple of split
+  bool shares = false;           // blocks share the slices of the tiles that are no full wave
   int stages = 0;                // slices in flight
   int shared_bytes = 0;
 };
@@ -67,7 +68,15 @@ std::int64_t tensor_core_nanoseconds(const GemmProblem& problem, const TensorCor
                                      const GemmDevice& device);
 // With numbers of the caller's; tokens == 0: it does not fit.
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device, int tokens,
-                                int split);
+                                int split, bool shares = false);
+
+// Of a plan that shares, in the workspace: a block's sums, and a flag of each of its warps.
+constexpr std::int64_t tensor_core_part_bytes(const TensorCorePlan& plan) {
+  return plan.shares ? std::int64_t{plan.blocks} * plan.tokens * kTensorCoreRows * 4 : 0;
+}
+constexpr int tensor_core_flags(const TensorCorePlan& plan) {
+  return plan.shares ? plan.blocks * kTensorCoreWarps : 0;
+}
 
 std::string to_string(const TensorCorePlan& plan);
 
