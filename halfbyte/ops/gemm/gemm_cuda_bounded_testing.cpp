@@ -278,6 +278,8 @@ void expect_within_bound(const BoundedCase& of, BoundedOperands& operands,
   const double last = of.c == DType::kBF16  ? std::ldexp(1.0, -8)
                       : of.c == DType::kF16 ? std::ldexp(1.0, -11)
                                             : 0.0;
+  const double least =
+      of.c == DType::kF16 ? std::ldexp(1.0, -25) : 1e-30;  // below the normal range
   const std::size_t size = of.c == DType::kF32 ? 4 : 2;
   for (std::int64_t row = 0; row < of.m; ++row) {
     const bool alone = of.groups() > 0 && (row < of.offsets.front() || row >= of.offsets.back());
@@ -291,7 +293,7 @@ void expect_within_bound(const BoundedCase& of, BoundedOperands& operands,
       const auto i = static_cast<std::size_t>(row * of.n + column);
       const double v = element_of(of.c, got, at), error = std::fabs(v - exact[i]);
       ASSERT_LE(error,
-                unit * magnitude[i] + last * (std::fabs(exact[i]) + unit * magnitude[i]) + 1e-30)
+                unit * magnitude[i] + last * (std::fabs(exact[i]) + unit * magnitude[i]) + least)
           << "row " << row << ", column " << column << ": " << v << " for " << exact[i];
     }
   }

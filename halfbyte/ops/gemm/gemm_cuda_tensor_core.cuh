@@ -29,7 +29,8 @@ struct TensorCoreShape {
   static constexpr int kStageBytes = 2 * kBoxBytes + kTensorCoreWarps * kUnit;
   // Groups of kGroup products of 16 columns; while one is made, the one before is under way.
   static constexpr int kGroup = kTokens >= 96 ? 2 : 4, kParts = 8 / kGroup;
-  static constexpr bool kKeeps = kTokens != 128;  // registers suffice for what could be made anew
+  // Registers suffice for what could be made anew.
+  static constexpr bool kKeeps = kTokens != 64 && kTokens != 128;
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -39,14 +40,16 @@ struct TensorCoreShared {
   TensorCoreGroups groups;
 };
 
-template <class Shape>
+// Both by one thread, or by a warp.
+template <class Shape, bool kByWarp>
 __device__ __forceinline__ int tile_count(const TensorCoreArgs& args, const TensorCoreShared& at) {
-  return Shape::kGrouped ? at.groups.tiles() : args.plan.tiles_m * args.plan.tiles_n;
+  if constexpr (!Shape::kGrouped) return args.plan.tiles_m * args.plan.tiles_n;
+  return kByWarp ? __reduce_max_sync(kWholeWarp, at.groups.tiles()) : at.groups.tiles();
 }
-template <class Shape>
+template <class Shape, bool kByWarp>
 __device__ __forceinline__ TensorCoreTile tile_at(const TensorCoreArgs& args,
                                                   const TensorCoreShared& at, int index) {
-  if constexpr (Shape::kGrouped) return find_tile(args.plan, at.groups, index);
+  if constexpr (Shape::kGrouped) return find_tile<kByWarp>(args.plan, at.groups, index);
   const int2 place = tensor_core_place(args.plan, args.plan.tiles_m, index);
   return {place.x * Shape::kTokens, args.m, place.y, 0};
 }
@@ -56,7 +59,7 @@ __device__ __forceinline__ void load_slices(const TensorCoreArgs& args, const CU
                                             const CUtensorMap& b_map, const TensorCoreShared& at) {
   constexpr int kUnit = Shape::kUnit, kBoxBytes = Shape::kBoxBytes;
   const TensorCorePlan& plan = args.plan;
-  const int tiles = tile_count<Shape>(args, at);
+  const int tiles = tile_count<Shape, false>(args, at);
   TensorCoreWalk walk(plan, tiles);
   const auto load_b = [&](int stage, int slice, int row) {
     const std::uint32_t bar = at.full + stage * 8;
@@ -81,7 +84,7 @@ __device__ __forceinline__ void load_slices(const TensorCoreArgs& args, const CU
     constexpr int kEarly = 2;  // what is asked for later waits behind them
     if (walk.tile >= 0) {
       early = min(min(plan.stages, kEarly), walk.last - walk.first);
-      const int row = b_row(tile_at<Shape>(args, at, walk.tile));
+      const int row = b_row(tile_at<Shape, false>(args, at, walk.tile));
       for (int i = 0; i < early; ++i) load_b(i, walk.first + i, row);
     }
     asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -89,7 +92,7 @@ __device__ __forceinline__ void load_slices(const TensorCoreArgs& args, const CU
   int stage = 0;
   std::uint32_t parity = 1;
   for (; walk.tile >= 0; walk.next(plan.slices)) {
-    const TensorCoreTile tile = tile_at<Shape>(args, at, walk.tile);
+    const TensorCoreTile tile = tile_at<Shape, false>(args, at, walk.tile);
     const int of_a = tile.first_row, of_b = b_row(tile);
 #pragma unroll 1
     for (int slice = walk.first; slice < walk.last; ++slice) {
@@ -147,15 +150,17 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
   constexpr int kTokens = Shape::kTokens, kBoxBytes = Shape::kBoxBytes, kGroup = Shape::kGroup;
   const TensorCorePlan& plan = args.plan;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int tiles = tile_count<Shape>(args, at);
+  const int tiles = tile_count<Shape, true>(args, at);
   TensorCoreWalk walk(plan, tiles);
   TensorCoreOutput<Shape::kGrouped> output(lane);
   if constexpr (Shape::kKeeps && !Shape::kGrouped) output.load_scales(args);
   float sums[kTokens / 2] = {};
   std::uint32_t weights[2][kGroup][4];
+  int others = 0;                      // blocks that have slices of the tile too
   const auto four_sums = [&](int i) {  // of tokens 8 i to 8 i + 7
     return make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
   };
+  const auto four_of_all = [&](int i) { return add_parts<kTokens>(args, others, i, four_sums(i)); };
   const auto release_before = [&](int stage) {
     if (lane == 0) barrier_arrive(at.free + (stage == 0 ? plan.stages - 1 : stage - 1) * 8);
   };
@@ -204,7 +209,7 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
       }
       if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
-    const TensorCoreTile place = tile_at<Shape>(args, at, walk.tile);
+    const TensorCoreTile place = tile_at<Shape, true>(args, at, walk.tile);
     if constexpr (Shape::kGrouped) {
       output.a_decode = at.groups.a_decode[place.group];
       output.b_decode = at.groups.b_decode[place.group];
@@ -214,20 +219,21 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
     output.start(args, place, place.tile_n * kTensorCoreRows + warp * kTileRows);
     wgmma_wait<0>();
     release_before(stage);
-    if (walk.tile >= walk.whole) {
-      if (walk.first > 0) {
-        give_sums<kTokens>(args, sums);
-        continue;
-      }
-      if (walk.last < plan.slices) take_sums<kTokens>(args, tiles, walk.tile, sums);
-    }
-    if (plan.split > 1) {
+    const bool shared = walk.tile >= walk.whole;
+    if (shared && walk.first == 0) others = wait_for_sums(args, tiles, walk.tile);
+    const std::uint32_t staged = at.staged + warp / 4 * kTensorCoreStagedBytes;
+    const bool lines = args.lines && (place.tile_n + 1) * kTensorCoreRows <= args.n;
+    if (shared && walk.first > 0) {
+      give_sums<kTokens>(args, sums);
+    } else if (plan.split > 1) {
       add_cluster<Shape>(args, at, output, four_sums);
-    } else if (args.lines && (place.tile_n + 1) * kTensorCoreRows <= args.n) {
-      output.put_staged<kTokens>(args, four_sums, at.staged + warp / 4 * kTensorCoreStagedBytes);
+    } else if (lines && others == 0) {
+      output.template put_staged<kTokens>(args, four_sums, staged);
+    } else if (lines) {
+      output.template put_staged<kTokens>(args, four_of_all, staged);
     } else {
 #pragma unroll
-      for (int i = 0; i < kTokens / 8; ++i) output.put(args, i, four_sums(i));
+      for (int i = 0; i < kTokens / 8; ++i) output.put(args, i, four_of_all(i));
     }
   }
 }

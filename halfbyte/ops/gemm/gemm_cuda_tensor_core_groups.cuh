@@ -60,32 +60,54 @@ __device__ __forceinline__ void sum_tiles(const TensorCoreGroups& groups) {
     int tiles = e < groups.count ? groups.tile_ends[e] : 0;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
-      const int other = __shfl_up_sync(0xFFFFFFFFu, tiles, step);
+      const int other = __shfl_up_sync(kWholeWarp, tiles, step);
       if (lane >= step) tiles += other;
     }
     if (e < groups.count) groups.tile_ends[e] = before + tiles;
-    before += __shfl_sync(0xFFFFFFFFu, tiles, 31);
+    before += __shfl_sync(kWholeWarp, tiles, 31);
   }
 }
 
-// Where tile `index` < groups.tiles() is.
+// The first group that ends past tile `index` < groups.tiles(): by one thread, or by a warp, whose
+// lanes the compiler then knows to go the same way.
+template <bool kByWarp>
+__device__ __forceinline__ int find_group(const TensorCoreGroups& groups, int index) {
+  if constexpr (kByWarp) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    int from = 0;
+    unsigned past = 0;
+#pragma unroll 1
+    for (;; from += 32) {
+      const int e = min(from + lane, groups.count - 1);
+      past = __ballot_sync(kWholeWarp, groups.tile_ends[e] > index);
+      if (past != 0) break;
+    }
+    return from + __ffs(static_cast<int>(past)) - 1;
+  } else {
+    int low = 0, high = groups.count - 1;
+#pragma unroll 1
+    while (low < high) {
+      const int middle = (low + high) / 2;
+      if (groups.tile_ends[middle] > index) {
+        high = middle;
+      } else {
+        low = middle + 1;
+      }
+    }
+    return low;
+  }
+}
+
+// Where tile `index` is.
+template <bool kByWarp>
 __device__ __forceinline__ TensorCoreTile find_tile(const TensorCorePlan& plan,
                                                     const TensorCoreGroups& groups, int index) {
-  int low = 0, high = groups.count - 1;  // the first group that ends past it
-#pragma unroll 1
-  while (low < high) {
-    const int middle = (low + high) / 2;
-    if (groups.tile_ends[middle] > index) {
-      high = middle;
-    } else {
-      low = middle + 1;
-    }
-  }
-  if (low > 0) index -= groups.tile_ends[low - 1];
+  const auto same = [](int v) { return kByWarp ? __reduce_max_sync(kWholeWarp, v) : v; };
   TensorCoreTile tile;
-  tile.group = low;
-  tile.end_row = groups.end[low];
-  const int first = groups.first[low];
+  tile.group = find_group<kByWarp>(groups, index);
+  if (tile.group > 0) index -= same(groups.tile_ends[tile.group - 1]);
+  tile.end_row = same(groups.end[tile.group]);
+  const int first = same(groups.first[tile.group]);
   const int tiles_m = (tile.end_row - first + plan.tokens - 1) / plan.tokens;
   const int2 place = tensor_core_place(plan, tiles_m, index);
   tile.first_row = first + place.x * plan.tokens;
@@ -110,11 +132,11 @@ __device__ __forceinline__ void zero_other_rows(const TensorCoreArgs& args,
       to = e == groups.count ? args.m : groups.first[e];
     }
 #pragma unroll 1
-    for (unsigned left = __ballot_sync(0xFFFFFFFFu, from < to); left != 0; left &= left - 1) {
+    for (unsigned left = __ballot_sync(kWholeWarp, from < to); left != 0; left &= left - 1) {
       const int of = __ffs(static_cast<int>(left)) - 1;
-      const int last = __shfl_sync(0xFFFFFFFFu, to, of);
+      const int last = __shfl_sync(kWholeWarp, to, of);
 #pragma unroll 1
-      for (int row = __shfl_sync(0xFFFFFFFFu, from, of) + mine; row < last; row += step) {
+      for (int row = __shfl_sync(kWholeWarp, from, of) + mine; row < last; row += step) {
         std::uint8_t* c =
             static_cast<std::uint8_t*>(args.c) + tensor_core_c_offset(args, row) * bytes;
         int n = lane;

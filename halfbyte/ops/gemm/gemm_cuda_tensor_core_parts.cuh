@@ -54,6 +54,8 @@ HALFBYTE_HD constexpr int tensor_core_unit_bytes(TensorCoreKind kind) {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
+constexpr unsigned kWholeWarp = 0xFFFFFFFFu;
+
 __device__ __forceinline__ void tensor_load(std::uint32_t to, const CUtensorMap& map, int x, int y,
                                             std::uint32_t bar) {
   asm volatile(
