@@ -149,7 +149,7 @@ BoundedOperands::BoundedOperands(const BoundedCase& of)
   for (std::int64_t i = 0; i < matrices; ++i) {
     // fp16 ends at 65504.
     b_scale.push_back((0.37f + static_cast<float>(i % 5) / 4) *
-                      (of.c == DType::kF16 ? 1.0f / 1024 : 1.0f));
+                      (of.c == DType::kF16 ? 1.0f / 8192 : 1.0f));
   }
   for (std::int64_t i = 0; i < matrices * of.n; ++i)
     bias.push_back(static_cast<float>(next() % 999) - 500);

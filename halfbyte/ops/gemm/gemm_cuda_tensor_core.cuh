@@ -154,13 +154,7 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
   TensorCoreWalk walk(plan, tiles);
   TensorCoreOutput<Shape::kGrouped> output(lane);
   if constexpr (Shape::kKeeps && !Shape::kGrouped) output.load_scales(args);
-  float sums[kTokens / 2] = {};
   std::uint32_t weights[2][kGroup][4];
-  int others = 0;                      // blocks that have slices of the tile too
-  const auto four_sums = [&](int i) {  // of tokens 8 i to 8 i + 7
-    return make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
-  };
-  const auto four_of_all = [&](int i) { return add_parts<kTokens>(args, others, i, four_sums(i)); };
   const auto release_before = [&](int stage) {
     if (lane == 0) barrier_arrive(at.free + (stage == 0 ? plan.stages - 1 : stage - 1) * 8);
   };
@@ -173,6 +167,9 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
   int stage = 0;
   std::uint32_t parity = 0;
   for (; walk.tile >= 0; walk.next(plan.slices)) {
+    // The first product starts from zero. Not carried from tile to tile: the compiler would have
+    // each product wait for the one before if anything else wrote what it starts from.
+    float sums[kTokens / 2];
 #pragma unroll 1
     for (int left = walk.last - walk.first; left > 0; --left) {
       const bool later = left != walk.last - walk.first;
@@ -220,20 +217,20 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
     wgmma_wait<0>();
     release_before(stage);
     const bool shared = walk.tile >= walk.whole;
-    if (shared && walk.first == 0) others = wait_for_sums(args, tiles, walk.tile);
-    const std::uint32_t staged = at.staged + warp / 4 * kTensorCoreStagedBytes;
-    const bool lines = args.lines && (place.tile_n + 1) * kTensorCoreRows <= args.n;
+    if (shared && walk.first == 0) take_sums<kTokens>(args, tiles, walk.tile, sums);
+    const auto four_sums = [&](int i) {  // of tokens 8 i to 8 i + 7
+      return make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
+    };
     if (shared && walk.first > 0) {
       give_sums<kTokens>(args, sums);
     } else if (plan.split > 1) {
       add_cluster<Shape>(args, at, output, four_sums);
-    } else if (lines && others == 0) {
-      output.template put_staged<kTokens>(args, four_sums, staged);
-    } else if (lines) {
-      output.template put_staged<kTokens>(args, four_of_all, staged);
+    } else if (args.lines && (place.tile_n + 1) * kTensorCoreRows <= args.n) {
+      output.template put_staged<kTokens>(args, four_sums,
+                                          at.staged + warp / 4 * kTensorCoreStagedBytes);
     } else {
 #pragma unroll
-      for (int i = 0; i < kTokens / 8; ++i) output.put(args, i, four_of_all(i));
+      for (int i = 0; i < kTokens / 8; ++i) output.put(args, i, four_sums(i));
     }
   }
 }

@@ -76,41 +76,36 @@ __device__ __forceinline__ void give_sums(const TensorCoreArgs& args,
   }
 }
 
-// How many blocks have the other slices of shared tile `tile`, of which this one has the first: the
-// blocks before this one, in the order of K. Their sums are there.
-__device__ __forceinline__ int wait_for_sums(const TensorCoreArgs& args, int tiles, int tile) {
-  const int blocks = static_cast<int>(gridDim.x), mine = static_cast<int>(blockIdx.x);
+// Adds those of the other slices of shared tile `tile`, of which this block has the first: the
+// blocks before it, in the order of K.
+template <int kTokens>
+__device__ __forceinline__ void take_sums(const TensorCoreArgs& args, int tiles, int tile,
+                                          float (&sums)[kTokens / 2]) {
+  const int blocks = static_cast<int>(gridDim.x);
   const int end = (tile - tiles / blocks * blocks + 1) * args.plan.slices;
-  const std::uint32_t* flags = args.flags + threadIdx.x / 32;
-  int others = 0;
+  int block = static_cast<int>(blockIdx.x);
 #pragma unroll 1
-  while (TensorCoreWalk::start(args.plan, tiles, blocks - mine + others) < end) {
-    ++others;
+  while (TensorCoreWalk::start(args.plan, tiles, blocks - block) < end) {  // of the block before
+    --block;
+    const std::uint32_t* flag = args.flags + block * kTensorCoreWarps + threadIdx.x / 32;
     std::uint32_t there;
     do {
-      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
-                   : "=r"(there)
-                   : "l"(flags + (mine - others) * kTensorCoreWarps)
-                   : "memory");
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(there) : "l"(flag) : "memory");
     } while (__any_sync(kWholeWarp, there == 0));  // a branch that the compiler knows as uniform
+    const float4* from = warp_parts<kTokens>(args, block);
+#pragma unroll
+    for (int i = 0; i < kTokens / 8; ++i) {
+      float4 v;
+      asm volatile("ld.global.v4.f32 {%0,%1,%2,%3}, [%4];"
+                   : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                   : "l"(from + i * 32)
+                   : "memory");
+      sums[4 * i] = __fadd_rn(sums[4 * i], v.x);
+      sums[4 * i + 1] = __fadd_rn(sums[4 * i + 1], v.y);
+      sums[4 * i + 2] = __fadd_rn(sums[4 * i + 2], v.z);
+      sums[4 * i + 3] = __fadd_rn(sums[4 * i + 3], v.w);
+    }
   }
-  return others;
-}
-// Four sums of this block and those of the `others` before it. wgmma's own registers stay as they
-// are: the compiler would wait for each product where anything else writes them.
-template <int kTokens>
-__device__ __forceinline__ float4 add_parts(const TensorCoreArgs& args, int others, int i,
-                                            float4 sum) {
-#pragma unroll 1
-  for (int other = 1; other <= others; ++other) {
-    float4 v;
-    asm volatile("ld.global.v4.f32 {%0,%1,%2,%3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "l"(warp_parts<kTokens>(args, static_cast<int>(blockIdx.x) - other) + i * 32)
-                 : "memory");
-    sum = add4(sum, v);
-  }
-  return sum;
 }
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL

@@ -1,6 +1,7 @@
 #include "halfbyte/ops/gemm/gemm_tensor_core_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 
 #include "halfbyte/ops/gemm/gemm_plan.h"
@@ -32,8 +33,17 @@ TensorCoreTiles tensor_core_tiles_m(const GemmProblem& problem, int tokens) {
   const std::int64_t m = problem.m;
   if (problem.groups == 0) return {ceil_div(m, tokens), ceil_div(m, tokens)};
   const std::int64_t active = std::min(m, problem.groups);  // that have rows, at most
-  // A group's last tile is half full, but where one tile is enough.
-  return {(m + active * (tokens - 1)) / tokens, std::max(active, m / tokens + active / 2)};
+  TensorCoreTiles found{(m + active * (tokens - 1)) / tokens, m / tokens + active / 2};
+  if (m >= 8 * tokens * active) return found;  // a group's last tile is half full
+  // Few tiles a group: rows about normal, as random tokens' are, and some groups preferred.
+  const double mean = static_cast<double>(m) / static_cast<double>(active);
+  const double preferred = 0.3 * mean, deviation = std::sqrt(mean + preferred * preferred);
+  double tiles = 1.0;  // and one more for each multiple of `tokens` that the rows exceed
+  for (double full = tokens; full < mean + 5 * deviation; full += tokens) {
+    tiles += 0.5 * std::erfc((full + 0.5 - mean) / (deviation * std::sqrt(2.0)));
+  }
+  found.likely = static_cast<std::int64_t>(static_cast<double>(active) * tiles);
+  return found;
 }
 
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device, int tokens,
@@ -75,7 +85,7 @@ std::int64_t tensor_core_nanoseconds(const GemmProblem& problem, const TensorCor
                              {64, 810, 950, 4000},
                              {96, 1020, 1140, 5500},
                              {128, 1280, 1350, 7500}};
-  constexpr int kLaunch = 1300, kCluster = 2200, kShare = 2500, kShareToken = 20;
+  constexpr int kLaunch = 1300, kCluster = 2200, kShare = 5000, kShareToken = 40;
   const Cost* cost = std::find_if(std::begin(kCosts), std::end(kCosts),
                                   [&](const Cost& c) { return c.tokens == plan.tokens; });
   const std::int64_t slice =
@@ -105,6 +115,7 @@ TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& de
     if (tokens == 96 && problem.format == Format::kMxfp4) continue;
     for (int split = 1; split <= kTensorCoreMaxSplit; ++split) {
       for (const bool shares : {false, true}) {
+        if (shares && problem.groups != 0) continue;  // how many tiles are left is not known
         const TensorCorePlan plan = plan_tensor_core(problem, device, tokens, split, shares);
         if (plan.tokens == 0 || plan.split != split || plan.shares != shares) continue;
         const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;

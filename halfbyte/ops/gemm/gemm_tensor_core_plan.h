@@ -58,7 +58,7 @@ const char* no_tensor_core(const GemmProblem& problem, const GemmDevice& device)
 // Clusters of `split` blocks that run together.
 int tensor_core_clusters(const GemmDevice& device, int split);
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device);
-// Tiles of M, over all groups: what their rows need at most, and about what random ones do.
+// Tiles of M, over all groups: what their rows need at most, and about what they are to be.
 struct TensorCoreTiles {
   std::int64_t most = 0, likely = 0;
 };

@@ -170,12 +170,12 @@ TEST(GemmTensorCorePlan, WhatAutoTakesOfGroups) {
 
 TEST(GemmTensorCorePlan, SaysWhatItIs) {
   EXPECT_EQ(to_string(plan_tensor_core(prepared(64, 28672, 4096), kH200)),
-            "tensor_core 64 tokens, 1 x 112 tiles, 32 slices in 1 part, the last tiles shared, 6 stages, 132 blocks of "
+            "tensor_core 64 tokens, 1 x 112 tiles, 32 slices in 1 part, 6 stages, 112 blocks of "
             "226440 bytes");
   GemmProblem problem = prepared(2048, 1536, 2048);
   problem.groups = 128;
   EXPECT_EQ(to_string(plan_tensor_core(problem, kH200)),
-            "tensor_core 32 tokens, 128 groups, at most 188 x 6 tiles, 16 slices in 1 part, the last tiles shared, 7 "
+            "tensor_core 32 tokens, 128 groups, at most 188 x 6 tiles, 16 slices in 1 part, 7 "
             "stages, 132 blocks of 206472 bytes");
 }
 
