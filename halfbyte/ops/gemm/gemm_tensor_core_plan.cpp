@@ -39,8 +39,10 @@ TensorCoreTiles tensor_core_tiles_m(const GemmProblem& problem, int tokens) {
   const double mean = static_cast<double>(m) / static_cast<double>(active);
   const double preferred = 0.3 * mean, deviation = std::sqrt(mean + preferred * preferred);
   double tiles = 1.0;  // and one more for each multiple of `tokens` that the rows exceed
-  for (double full = tokens; full < mean + 5 * deviation; full += tokens) {
-    tiles += 0.5 * std::erfc((full + 0.5 - mean) / (deviation * std::sqrt(2.0)));
+  const auto most = static_cast<std::int64_t>(mean + 5 * deviation);
+  for (std::int64_t full = tokens; full <= most; full += tokens) {
+    const double over = static_cast<double>(full) + 0.5 - mean;
+    tiles += 0.5 * std::erfc(over / (deviation * std::sqrt(2.0)));
   }
   found.likely = static_cast<std::int64_t>(static_cast<double>(active) * tiles);
   return found;
@@ -111,8 +113,6 @@ TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& de
   TensorCorePlan best;
   std::int64_t least = 0;
   for (const int tokens : kTensorCoreTokens) {
-    // Not yet compared with the reference on a device.
-    if (tokens == 96 && problem.format == Format::kMxfp4) continue;
     for (int split = 1; split <= kTensorCoreMaxSplit; ++split) {
       for (const bool shares : {false, true}) {
         if (shares && problem.groups != 0) continue;  // how many tiles are left is not known
