@@ -1,7 +1,8 @@
 // Times gemm's methods tensor_core, dequantize and fp8 on CUDA (prepared weights; W4A4 and W4A16,
 // NVFP4 and MXFP4) beside cuBLASLt on bf16 and on FP8, with and without fast accumulation; prints a
-// JSON row a product. Arguments: "fp8" leaves out what the table of method fp8 does not have; rows
-// of A. Build, from the root, after a CUDA build in build/:
+// JSON row a product. Arguments: "fp8" leaves out what the table of method fp8 does not have,
+// "plans" adds every plan of tensor_core (rows of A a tile / parts of K; s: shared tiles); rows of
+// A. Build, from the root, after a CUDA build in build/:
 //   nvcc -std=c++20 -O3 --fmad=false -gencode=arch=compute_90a,code=sm_90a -DHALFBYTE_WITH_CUDA=1
 //     '-DHALFBYTE_CUDA_ARCHS="90a"' -I. -Ibuild/include -o gemm_tensor_core
 //     bench/gemm_tensor_core.cu halfbyte/ops/gemm/gemm_cuda_tensor_core.cu
@@ -201,10 +202,12 @@ GemmProblem problem_of(Format format, bool quantized, base::DType x, int64_t m, 
 int main(int argc, char** argv) {
   setvbuf(stdout, nullptr, _IOLBF, 0);
   std::vector<int64_t> rows;
-  bool only_fp8 = false;
+  bool only_fp8 = false, plans = false;
   for (int i = 1; i < argc; ++i) {
     if (argv[i][0] == 'f') {
       only_fp8 = true;
+    } else if (argv[i][0] == 'p') {
+      plans = true;
     } else {
       rows.push_back(atoi(argv[i]));
     }
@@ -271,8 +274,9 @@ int main(int argc, char** argv) {
     must(cuda::launch_fp8_activations(largest, {most, x8, factors}, nullptr));
     widen<<<2048, 256>>>((const __nv_fp8_e4m3*)w8, n * k * copies8, w16);
     CK(cudaDeviceSynchronize());
+    const TensorCorePlan shared{.tokens = 128, .blocks = 132, .shares = true};
     void* workspace = mem(
-        std::max({cuda::tensor_core_workspace_bytes(largest),
+        std::max({cuda::tensor_core_workspace_bytes(largest, shared),
                   cuda::dequantize_workspace_bytes(largest), cuda::fp8_workspace_bytes(largest)}));
     for (const int64_t m : rows) {
       const double flops = 2.0 * (double)m * (double)n * (double)k;
@@ -312,6 +316,21 @@ int main(int argc, char** argv) {
         add_kind(kind.name, kind, [=](const GemmProblem& p, cudaStream_t st) {
           return cuda::launch_tensor_core(p, plan, st, workspace);
         });
+      }
+      for (const int tokens : kTensorCoreTokens) {
+        for (int split = 0; plans && split <= kTensorCoreMaxSplit; ++split) {  // 0: shared tiles
+          const TensorCorePlan plan = plan_tensor_core(problem_of_kind(kinds[0], m), device, tokens,
+                                                       std::max(split, 1), split == 0);
+          const bool fits = plan.tokens != 0 && plan.split == std::max(split, 1);
+          const bool at_once =
+              plan.tiles_m * plan.tiles_n <= tensor_core_clusters(device, plan.split);
+          if (!fits || (split > 1 && !at_once)) continue;
+          add_kind(
+              "plan_" + std::to_string(tokens) + "/" + (split == 0 ? "s" : std::to_string(split)),
+              kinds[0], [=](const GemmProblem& p, cudaStream_t st) {
+                return cuda::launch_tensor_core(p, plan, st, workspace);
+              });
+        }
       }
       add_kind("dequantize_w4a4_nvfp4", kinds[0], [=](const GemmProblem& p, cudaStream_t st) {
         return cuda::launch_dequantize(p, st, workspace);

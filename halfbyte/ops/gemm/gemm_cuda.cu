@@ -46,7 +46,7 @@ base::Result<std::size_t> gemm_workspace_bytes(const GemmProblem& problem, base:
   if (!plan.ok()) return plan.status();
   switch (plan.value().kind) {
     case GemmKernelKind::kTensorCore:
-      return tensor_core_workspace_bytes(problem);
+      return tensor_core_workspace_bytes(problem, plan.value().tensor_core);
     case GemmKernelKind::kDequantize:
       return dequantize_workspace_bytes(problem);
     case GemmKernelKind::kFp8:

@@ -9,29 +9,6 @@
 namespace halfbyte::ops::cuda {
 namespace {
 
-using Kernel = void (*)(TensorCoreArgs, CUtensorMap, CUtensorMap);
-
-template <TensorCoreKind kKind>
-Kernel kernel_of(int tokens) {
-  switch (tokens) {
-    case 16:
-      return tensor_core_kernel<kKind, 16>;
-    case 32:
-      return tensor_core_kernel<kKind, 32>;
-    case 64:
-      return tensor_core_kernel<kKind, 64>;
-    case 96:
-      return tensor_core_kernel<kKind, 96>;
-    default:
-      return tensor_core_kernel<kKind, 128>;
-  }
-}
-Kernel kernel_of(TensorCoreKind kind, int tokens) {
-  return kind == TensorCoreKind::kFp16   ? kernel_of<TensorCoreKind::kFp16>(tokens)
-         : kind == TensorCoreKind::kBf16 ? kernel_of<TensorCoreKind::kBf16>(tokens)
-                                         : kernel_of<TensorCoreKind::kMxfp4>(tokens);
-}
-
 using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                             const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
                             CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
@@ -77,7 +54,9 @@ base::Status launch_tensor_core(const GemmProblem& problem, const TensorCorePlan
                                 void* stream, void* workspace) {
   const TensorCoreKind kind = tensor_core_kind(problem);
   const bool in_place = tensor_core_reads_in_place(problem);
-  if (!in_place) HALFBYTE_RETURN_IF_ERROR(launch_tensor_core_rows(problem, stream, workspace));
+  if (!in_place || plan.shares) {
+    HALFBYTE_RETURN_IF_ERROR(launch_tensor_core_rows(problem, plan, stream, workspace));
+  }
   const auto a_type = kind == TensorCoreKind::kFp16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
                                                     : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   const base::Result<CUtensorMap> a_map =
@@ -86,19 +65,22 @@ base::Status launch_tensor_core(const GemmProblem& problem, const TensorCorePlan
                  plan.tokens, CU_TENSOR_MAP_SWIZZLE_128B);
   if (!a_map.ok()) return a_map.status();
   const std::int64_t row_bytes = std::int64_t{plan.slices} * unit_bytes(problem.format);
+  const std::int64_t tiles_n = (problem.n + kTileRows - 1) / kTileRows;
   const base::Result<CUtensorMap> b_map =
       tensor_map(problem.b_prepared, CU_TENSOR_MAP_DATA_TYPE_INT64, row_bytes / 8,
-                 (problem.n + kTileRows - 1) / kTileRows, row_bytes, unit_bytes(problem.format) / 8,
-                 kTensorCoreWarps, CU_TENSOR_MAP_SWIZZLE_NONE);
+                 tiles_n * std::max<std::int64_t>(problem.groups, 1), row_bytes,
+                 unit_bytes(problem.format) / 8, kTensorCoreWarps, CU_TENSOR_MAP_SWIZZLE_NONE);
   if (!b_map.ok()) return b_map.status();
 
   TensorCoreArgs args;
   args.plan = plan;
   args.factor = tensor_core_factor(problem);
-  args.programmatic = !in_place;
+  args.programmatic = !in_place || plan.shares;
+  args.parts = static_cast<float4*>(tensor_core_parts(problem, workspace));
+  args.flags = tensor_core_flags_at(problem, plan, workspace);
   if (problem.quantized) {
     args.a_scale = problem.a_scale;
-    if (problem.a_scale.stride != 0) args.a_decodes = tensor_core_decodes(problem, workspace);
+    if (tensor_core_has_decodes(problem)) args.a_decodes = tensor_core_decodes(problem, workspace);
   }
   args.b_scale = problem.b_scale;
   args.bias = problem.bias;
@@ -118,8 +100,15 @@ base::Status launch_tensor_core(const GemmProblem& problem, const TensorCorePlan
   args.lines = aligned(8) && problem.c_dtype != base::DType::kF32;
   args.m = static_cast<int>(problem.m);
   args.n = static_cast<int>(problem.n);
+  args.row_offsets = problem.row_offsets;
+  args.scale_row_offsets = problem.scale_row_offsets;
+  args.a_scale_rows = problem.a_scale_rows;
+  args.a_scale_per_group = problem.a_scale_per_group;
+  args.tiles_n = static_cast<int>(tiles_n);
 
-  const Kernel kernel = kernel_of(kind, plan.tokens);
+  const TensorCoreKernel kernel = plan.groups != 0
+                                      ? grouped_tensor_core_kernel(kind, plan.tokens)
+                                      : tensor_core_kernel_of<false>(kind, plan.tokens);
   HALFBYTE_RETURN_IF_ERROR(simt::cuda_status(
       "gemm", cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    plan.shared_bytes)));

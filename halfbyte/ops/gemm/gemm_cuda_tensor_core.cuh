@@ -8,7 +8,9 @@
 #include <cuda.h>
 
 #include "halfbyte/ops/gemm/gemm_cuda_bulk.cuh"
+#include "halfbyte/ops/gemm/gemm_cuda_tensor_core_groups.cuh"
 #include "halfbyte/ops/gemm/gemm_cuda_tensor_core_parts.cuh"
+#include "halfbyte/ops/gemm/gemm_cuda_tensor_core_walk.cuh"
 #include "halfbyte/ops/gemm/gemm_cuda_wgmma.cuh"
 
 namespace halfbyte::ops::cuda {
@@ -16,85 +18,91 @@ namespace halfbyte::ops::cuda {
 inline constexpr int kTensorCoreThreads = (kTensorCoreWarps + 4) * 32;
 
 // What is known of a kernel when it is compiled.
-template <TensorCoreKind kOfKind, int kOfTokens>
+template <TensorCoreKind kOfKind, int kOfTokens, bool kOfGroups>
 struct TensorCoreShape {
   static constexpr TensorCoreKind kKind = kOfKind;
   static constexpr int kTokens = kOfTokens;
+  static constexpr bool kGrouped = kOfGroups;  // rows are in groups, each with weights of its own
   static constexpr bool kBf16 = kKind != TensorCoreKind::kFp16;
   static constexpr int kUnit = tensor_core_unit_bytes(kKind);
   static constexpr int kBoxBytes = kTokens * 128;  // of A: 64 columns
   static constexpr int kStageBytes = 2 * kBoxBytes + kTensorCoreWarps * kUnit;
   // Groups of kGroup products of 16 columns; while one is made, the one before is under way.
   static constexpr int kGroup = kTokens >= 96 ? 2 : 4, kParts = 8 / kGroup;
-  static constexpr bool kKeeps = kTokens != 128;  // registers suffice for what could be made anew
+  // Registers suffice for what could be made anew.
+  static constexpr bool kKeeps = kTokens != 64 && kTokens != 128;
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-// Where the tiles and slices of a block are. Tiles in an order in which those that run together
-// share rows of A and of B.
-struct TensorCoreWalk {
-  int tile, step, first, last;  // slices first to last - 1
-
-  __device__ explicit TensorCoreWalk(const TensorCorePlan& plan) {
-    const int split = plan.split, rank = static_cast<int>(blockIdx.x) % split;
-    tile = static_cast<int>(blockIdx.x) / split;
-    step = static_cast<int>(gridDim.x) / split;
-    first = static_cast<int>(std::int64_t{plan.slices} * rank / split);
-    last = static_cast<int>(std::int64_t{plan.slices} * (rank + 1) / split);
-  }
-  __device__ static int2 place(const TensorCorePlan& plan, int tile) {  // x: of M, y: of N
-    const int group_tiles = plan.group_m * plan.tiles_n, group = tile / group_tiles;
-    const int in = tile - group * group_tiles, from = group * plan.group_m;
-    const int width = min(plan.group_m, plan.tiles_m - from);
-    return make_int2(from + in % width, in / width);
-  }
-};
-
 struct TensorCoreShared {
   std::uint32_t ring, staged, full, free, summed;
+  TensorCoreGroups groups;
 };
+
+// Both by one thread, or by a warp.
+template <class Shape, bool kByWarp>
+__device__ __forceinline__ int tile_count(const TensorCoreArgs& args, const TensorCoreShared& at) {
+  if constexpr (!Shape::kGrouped) return args.plan.tiles_m * args.plan.tiles_n;
+  return kByWarp ? __reduce_max_sync(kWholeWarp, at.groups.tiles()) : at.groups.tiles();
+}
+template <class Shape, bool kByWarp>
+__device__ __forceinline__ TensorCoreTile tile_at(const TensorCoreArgs& args,
+                                                  const TensorCoreShared& at, int index) {
+  if constexpr (Shape::kGrouped) return find_tile<kByWarp>(args.plan, at.groups, index);
+  const int2 place = tensor_core_place(args.plan, args.plan.tiles_m, index);
+  return {place.x * Shape::kTokens, args.m, place.y, 0};
+}
 
 template <class Shape>
 __device__ __forceinline__ void load_slices(const TensorCoreArgs& args, const CUtensorMap& a_map,
                                             const CUtensorMap& b_map, const TensorCoreShared& at) {
-  constexpr int kUnit = Shape::kUnit, kBoxBytes = Shape::kBoxBytes, kTokens = Shape::kTokens;
+  constexpr int kUnit = Shape::kUnit, kBoxBytes = Shape::kBoxBytes;
   const TensorCorePlan& plan = args.plan;
-  TensorCoreWalk walk(plan);
-  const int tiles = plan.tiles_m * plan.tiles_n;
-  const auto load_b = [&](int stage, int slice, int tile_n) {
+  const int tiles = tile_count<Shape, false>(args, at);
+  TensorCoreWalk walk(plan, tiles);
+  const auto load_b = [&](int stage, int slice, int row) {
     const std::uint32_t bar = at.full + stage * 8;
     barrier_expect(bar, Shape::kStageBytes);
     tensor_load(at.ring + stage * Shape::kStageBytes + 2 * kBoxBytes, b_map, slice * (kUnit / 8),
-                tile_n * kTensorCoreWarps, bar);
+                row, bar);
   };
-  const auto load_a = [&](int stage, int slice, int tile_m) {
+  const auto load_a = [&](int stage, int slice, int row) {
     const std::uint32_t bar = at.full + stage * 8, to = at.ring + stage * Shape::kStageBytes;
-    tensor_load(to, a_map, slice * kUnitColumns, tile_m * kTokens, bar);
-    tensor_load(to + kBoxBytes, a_map, slice * kUnitColumns + 64, tile_m * kTokens, bar);
+    tensor_load(to, a_map, slice * kUnitColumns, row, bar);
+    tensor_load(to + kBoxBytes, a_map, slice * kUnitColumns + 64, row, bar);
+  };
+  // Of B, in tiles. Behind the last rows of a group's weights are others': they give no element of
+  // C.
+  const auto b_row = [&](const TensorCoreTile& tile) {
+    return (Shape::kGrouped ? tile.group * args.tiles_n : 0) + tile.tile_n * kTensorCoreWarps;
   };
   prefetch_map(a_map);
   prefetch_map(b_map);
   int early = 0;
   if (args.programmatic) {     // the weights do not depend on the kernel before, A does
     constexpr int kEarly = 2;  // what is asked for later waits behind them
-    early = min(min(plan.stages, kEarly), walk.last - walk.first);
-    const int2 place = TensorCoreWalk::place(plan, walk.tile);
-    for (int i = 0; i < early; ++i) load_b(i, walk.first + i, place.y);
+    if (walk.tile >= 0) {
+      early = min(min(plan.stages, kEarly), walk.last - walk.first);
+      const int row = b_row(tile_at<Shape, false>(args, at, walk.tile));
+      for (int i = 0; i < early; ++i) load_b(i, walk.first + i, row);
+    }
     asm volatile("griddepcontrol.wait;" ::: "memory");
   }
   int stage = 0;
   std::uint32_t parity = 1;
-  for (; walk.tile < tiles; walk.tile += walk.step) {
-    const int2 place = TensorCoreWalk::place(plan, walk.tile);
+  for (; walk.tile >= 0; walk.next(plan.slices)) {
+    const TensorCoreTile tile = tile_at<Shape, false>(args, at, walk.tile);
+    const int of_a = tile.first_row, of_b = b_row(tile);
+#pragma unroll 1
     for (int slice = walk.first; slice < walk.last; ++slice) {
       if (early > 0) {
         --early;
       } else {
         barrier_wait(at.free + stage * 8, parity);
-        load_b(stage, slice, place.y);
+        load_b(stage, slice, of_b);
       }
-      load_a(stage, slice, place.x);
+      load_a(stage, slice, of_a);
       if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
   }
@@ -104,7 +112,7 @@ __device__ __forceinline__ void load_slices(const TensorCoreArgs& args, const CU
 // ring, and adds them up by rank.
 template <class Shape, class FourSums>
 __device__ __forceinline__ void add_cluster(const TensorCoreArgs& args, const TensorCoreShared& at,
-                                            const TensorCoreOutput& output,
+                                            const TensorCoreOutput<Shape::kGrouped>& output,
                                             const FourSums& four_sums) {
   constexpr int kStride = kTensorCoreWarps * 512;
   // Not known before: nothing of this is made ahead of the slices.
@@ -142,15 +150,11 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
   constexpr int kTokens = Shape::kTokens, kBoxBytes = Shape::kBoxBytes, kGroup = Shape::kGroup;
   const TensorCorePlan& plan = args.plan;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  TensorCoreWalk walk(plan);
-  const int tiles = plan.tiles_m * plan.tiles_n;
-  TensorCoreOutput output(lane);
-  if constexpr (Shape::kKeeps) output.load_scales(args);
-  float sums[kTokens / 2] = {};
+  const int tiles = tile_count<Shape, true>(args, at);
+  TensorCoreWalk walk(plan, tiles);
+  TensorCoreOutput<Shape::kGrouped> output(lane);
+  if constexpr (Shape::kKeeps && !Shape::kGrouped) output.load_scales(args);
   std::uint32_t weights[2][kGroup][4];
-  const auto four_sums = [&](int i) {  // of tokens 8 i to 8 i + 7
-    return make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
-  };
   const auto release_before = [&](int stage) {
     if (lane == 0) barrier_arrive(at.free + (stage == 0 ? plan.stages - 1 : stage - 1) * 8);
   };
@@ -162,7 +166,10 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
   const std::uint32_t first_tile = tile_descriptor_low(at.ring);
   int stage = 0;
   std::uint32_t parity = 0;
-  for (; walk.tile < tiles; walk.tile += walk.step) {
+  for (; walk.tile >= 0; walk.next(plan.slices)) {
+    // The first product starts from zero. Not carried from tile to tile: the compiler would have
+    // each product wait for the one before if anything else wrote what it starts from.
+    float sums[kTokens / 2];
 #pragma unroll 1
     for (int left = walk.last - walk.first; left > 0; --left) {
       const bool later = left != walk.last - walk.first;
@@ -199,15 +206,28 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
       }
       if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
-    const int2 place = TensorCoreWalk::place(plan, walk.tile);
-    if constexpr (!Shape::kKeeps) output.load_scales(args);
-    output.start(args, place.x * kTokens, place.y * kTensorCoreRows + warp * kTileRows);
+    const TensorCoreTile place = tile_at<Shape, true>(args, at, walk.tile);
+    if constexpr (Shape::kGrouped) {
+      output.a_decode = at.groups.a_decode[place.group];
+      output.b_decode = at.groups.b_decode[place.group];
+    } else if constexpr (!Shape::kKeeps) {
+      output.load_scales(args);
+    }
+    output.start(args, place, place.tile_n * kTensorCoreRows + warp * kTileRows);
     wgmma_wait<0>();
     release_before(stage);
-    if (plan.split > 1) {
+    const bool shared = walk.tile >= walk.whole;
+    if (shared && walk.first == 0) take_sums<kTokens>(args, tiles, walk.tile, sums);
+    const auto four_sums = [&](int i) {  // of tokens 8 i to 8 i + 7
+      return make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
+    };
+    if (shared && walk.first > 0) {
+      give_sums<kTokens>(args, sums);
+    } else if (plan.split > 1) {
       add_cluster<Shape>(args, at, output, four_sums);
-    } else if (args.lines && (place.y + 1) * kTensorCoreRows <= args.n) {
-      output.put_staged<kTokens>(args, four_sums, at.staged + warp / 4 * kTensorCoreStagedBytes);
+    } else if (args.lines && (place.tile_n + 1) * kTensorCoreRows <= args.n) {
+      output.template put_staged<kTokens>(args, four_sums,
+                                          at.staged + warp / 4 * kTensorCoreStagedBytes);
     } else {
 #pragma unroll
       for (int i = 0; i < kTokens / 8; ++i) output.put(args, i, four_sums(i));
@@ -217,20 +237,22 @@ __device__ __forceinline__ void multiply_slices(const TensorCoreArgs& args,
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
-template <TensorCoreKind kKind, int kTokens>
+template <TensorCoreKind kKind, int kTokens, bool kGrouped>
 __global__ void __launch_bounds__(kTensorCoreThreads, 1)
     tensor_core_kernel(const __grid_constant__ TensorCoreArgs args,
                        const __grid_constant__ CUtensorMap a_map,
                        const __grid_constant__ CUtensorMap b_map) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  using Shape = TensorCoreShape<kKind, kTokens>;
+  using Shape = TensorCoreShape<kKind, kTokens, kGrouped>;
   extern __shared__ __align__(1024) std::uint8_t shared[];
-  TensorCoreShared at{};
-  at.ring = (smem_address(shared) + kTensorCoreAlign - 1) / kTensorCoreAlign * kTensorCoreAlign;
-  at.staged = at.ring + args.plan.stages * Shape::kStageBytes;
-  at.full = at.staged + kTensorCoreWarps / 4 * kTensorCoreStagedBytes;
-  at.free = at.full + kTensorCoreMaxStages * 8;
-  at.summed = at.free + kTensorCoreMaxStages * 8;
+  const std::uint32_t from = smem_address(shared);
+  const std::uint32_t ring = (from + kTensorCoreAlign - 1) / kTensorCoreAlign * kTensorCoreAlign;
+  const std::uint32_t staged = ring + args.plan.stages * Shape::kStageBytes;
+  const std::uint32_t full = staged + kTensorCoreWarps / 4 * kTensorCoreStagedBytes;
+  const std::uint32_t free = full + kTensorCoreMaxStages * 8;
+  const std::uint32_t summed = free + kTensorCoreMaxStages * 8;
+  const TensorCoreShared at{ring, staged, full,
+                            free, summed, {shared + (summed + 8 - from), args.plan.groups}};
   if (threadIdx.x == 0) {
     for (int i = 0; i < args.plan.stages; ++i) {
       barrier_init(at.full + i * 8, 1);
@@ -242,15 +264,52 @@ __global__ void __launch_bounds__(kTensorCoreThreads, 1)
     const int own = (kTokens / 8 - rank + split - 1) / split;
     barrier_expect(at.summed, static_cast<std::uint32_t>(own * split * kTensorCoreWarps * 512));
   }
+  if constexpr (kGrouped) {
+    find_groups(args, at.groups);
+    __syncthreads();
+    if (threadIdx.x / 32 == 0) sum_tiles(at.groups);
+  }
   __syncthreads();
   if (threadIdx.x >= kTensorCoreWarps * 32) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
     if (threadIdx.x == kTensorCoreWarps * 32) load_slices<Shape>(args, a_map, b_map, at);
+    if constexpr (kGrouped) {
+      const int warp = static_cast<int>(threadIdx.x) / 32 - kTensorCoreWarps;
+      if (warp > 0) zero_other_rows(args, at.groups, warp - 1, 3);
+    }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 112;");
     multiply_slices<Shape>(args, at);
   }
 #endif
 }
+
+using TensorCoreKernel = void (*)(TensorCoreArgs, CUtensorMap, CUtensorMap);
+
+template <TensorCoreKind kKind, bool kGrouped>
+TensorCoreKernel tensor_core_kernel_of(int tokens) {
+  switch (tokens) {
+    case 16:
+      return tensor_core_kernel<kKind, 16, kGrouped>;
+    case 32:
+      return tensor_core_kernel<kKind, 32, kGrouped>;
+    case 64:
+      return tensor_core_kernel<kKind, 64, kGrouped>;
+    case 96:
+      return tensor_core_kernel<kKind, 96, kGrouped>;
+    default:
+      return tensor_core_kernel<kKind, 128, kGrouped>;
+  }
+}
+template <bool kGrouped>
+TensorCoreKernel tensor_core_kernel_of(TensorCoreKind kind, int tokens) {
+  return kind == TensorCoreKind::kFp16
+             ? tensor_core_kernel_of<TensorCoreKind::kFp16, kGrouped>(tokens)
+         : kind == TensorCoreKind::kBf16
+             ? tensor_core_kernel_of<TensorCoreKind::kBf16, kGrouped>(tokens)
+             : tensor_core_kernel_of<TensorCoreKind::kMxfp4, kGrouped>(tokens);
+}
+// Of groups; compiled in a file of its own.
+TensorCoreKernel grouped_tensor_core_kernel(TensorCoreKind kind, int tokens);
 
 }  // namespace halfbyte::ops::cuda

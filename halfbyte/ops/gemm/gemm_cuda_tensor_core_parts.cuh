@@ -7,9 +7,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#include "halfbyte/numerics/half_types.h"
 #include "halfbyte/ops/gemm/gemm_cuda_bulk.cuh"
-#include "halfbyte/ops/gemm/gemm_kernels.h"
+#include "halfbyte/ops/gemm/gemm_cuda_values.cuh"
 #include "halfbyte/ops/gemm/gemm_tensor_core_plan.h"
 
 namespace halfbyte::ops::cuda {
@@ -29,6 +28,24 @@ struct TensorCoreArgs {
   bool pairs = false;    // two 16-bit elements of C can be stored as one word
   bool lines = false;    // eight
   int m = 0, n = 0;
+
+  // plan.shares: sums of blocks that have not the first slices of a tile, and flags that are 1 once
+  // a warp's are there.
+  float4* parts = nullptr;
+  std::uint32_t* flags = nullptr;
+
+  // plan.groups > 0.
+  const std::int32_t* row_offsets = nullptr;
+  const std::int32_t* scale_row_offsets = nullptr;  // nullptr: A has no scales
+  std::int64_t a_scale_rows = 0;
+  bool a_scale_per_group = false;
+  int tiles_n = 0;  // of 16 rows, of one group's weights
+};
+
+// Of C: rows first_row to end_row - 1 of A, where the tile's tokens are at most, by the rows of B
+// from tile_n * kTensorCoreRows on.
+struct TensorCoreTile {
+  int first_row, end_row, tile_n, group;
 };
 
 HALFBYTE_HD constexpr int tensor_core_unit_bytes(TensorCoreKind kind) {
@@ -36,6 +53,8 @@ HALFBYTE_HD constexpr int tensor_core_unit_bytes(TensorCoreKind kind) {
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+constexpr unsigned kWholeWarp = 0xFFFFFFFFu;
 
 __device__ __forceinline__ void tensor_load(std::uint32_t to, const CUtensorMap& map, int x, int y,
                                             std::uint32_t bar) {
@@ -114,14 +133,6 @@ __device__ __forceinline__ std::uint32_t twice_high(std::uint32_t pair) {
   return r;
 }
 
-// (a ^ b) & mask, in one instruction.
-__device__ __forceinline__ std::uint32_t tensor_xor_and(std::uint32_t a, std::uint32_t b,
-                                                        std::uint32_t mask) {
-  std::uint32_t r;
-  asm("lop3.b32 %0, %1, %2, %3, 0x28;" : "=r"(r) : "r"(a), "r"(b), "r"(mask));
-  return r;
-}
-
 // The scales of a lane's rows g and g + 8 in a unit. pair(p): of the 32 columns p, the first and
 // the second 16; row g in the low half, g + 8 in the high one.
 // Loaded at once, or, where registers are few, word by word.
@@ -182,8 +193,8 @@ __device__ __forceinline__ void dequantize(std::uint32_t word, std::uint32_t sca
   const std::uint32_t low = twice_low(scales), high = twice_high(scales);
   const std::uint32_t right = word >> 3, left = word << 7;
   constexpr std::uint32_t kHigh = 0x8E008E00u, kLow = 0x008E008Eu;
-  const std::uint32_t third = tensor_xor_and(right, left, kHigh);
-  const std::uint32_t fourth = tensor_xor_and(right, left, kLow);
+  const std::uint32_t third = xor_and(right, left, kHigh);
+  const std::uint32_t fourth = xor_and(right, left, kLow);
   if constexpr (kKind == TensorCoreKind::kFp16) {  // e2m1 * 2^-14
     to[0] = times<false>(word & kHigh, low);
     to[1] = times<false>((word & kLow) << 8, high);
@@ -198,12 +209,22 @@ __device__ __forceinline__ void dequantize(std::uint32_t word, std::uint32_t sca
   }
 }
 
-__device__ __forceinline__ float element(const void* data, base::DType dtype, std::int64_t index) {
-  if (dtype == base::DType::kBF16)
-    return numerics::to_float(static_cast<const numerics::Bf16*>(data)[index]);
-  if (dtype == base::DType::kF16)
-    return numerics::to_float(static_cast<const numerics::Fp16*>(data)[index]);
-  return static_cast<const float*>(data)[index];
+// Of a row of C, in elements.
+__device__ __forceinline__ std::int64_t tensor_core_c_offset(const TensorCoreArgs& args, int row) {
+  if (args.c_inner_rows == 0) return row * args.c_rows.inner_stride;
+  const unsigned outer = static_cast<unsigned>(row) / static_cast<unsigned>(args.c_inner_rows);
+  return outer * args.c_rows.outer_stride +
+         (row - static_cast<int>(outer) * args.c_inner_rows) * args.c_rows.inner_stride;
+}
+
+// Tiles in an order in which those that run together share rows of A and of B: tile `index` of
+// tiles_m * plan.tiles_n; x: of M, y: of N.
+__device__ __forceinline__ int2 tensor_core_place(const TensorCorePlan& plan, int tiles_m,
+                                                  int index) {
+  const int group_tiles = plan.group_m * plan.tiles_n, group = index / group_tiles;
+  const int in = index - group * group_tiles, from = group * plan.group_m;
+  const int width = min(plan.group_m, tiles_m - from);
+  return make_int2(from + in % width, in / width);
 }
 
 // Where it stands: the compiler gathers loads of a whole tile otherwise, and spills.
@@ -214,35 +235,38 @@ __device__ __forceinline__ float load_in_order(const float* from) {
 }
 
 // A warp's 16 rows of N of a tile: sums to C.
+template <bool kGrouped>
 struct TensorCoreOutput {
   int m = 0, n = 0, lane;  // the tile's first token, the warp's first row
+  int group_end = 0;
   float a_decode, b_decode, bias[2];
 
   __device__ __forceinline__ explicit TensorCoreOutput(int of) : lane(of) {}
+  // The first token that is not the tile's.
+  __device__ __forceinline__ int end(const TensorCoreArgs& args) const {
+    return kGrouped ? group_end : args.m;
+  }
   // What no tile depends on.
   __device__ __forceinline__ void load_scales(const TensorCoreArgs& args) {
     a_decode = args.a_decodes == nullptr ? __fmul_rn(args.a_scale.decode(0), args.factor) : 1.0f;
     b_decode = args.b_scale.decode(0);
   }
-  __device__ __forceinline__ void start(const TensorCoreArgs& args, int first_m, int first_n) {
-    m = first_m, n = first_n;
+  __device__ __forceinline__ void start(const TensorCoreArgs& args, const TensorCoreTile& tile,
+                                        int first_n) {
+    m = tile.first_row, n = first_n;
+    if constexpr (kGrouped) group_end = tile.end_row;
 #pragma unroll
     for (int up = 0; up < 2; ++up) {
       const int row = n + lane / 4 + 8 * up;
+      const std::int64_t at = kGrouped ? std::int64_t{tile.group} * args.n + row : row;
       bias[up] =
-          args.bias != nullptr && row < args.n ? element(args.bias, args.bias_dtype, row) : 0.0f;
+          args.bias != nullptr && row < args.n ? value_at(args.bias, args.bias_dtype, at) : 0.0f;
     }
   }
   __device__ __forceinline__ float finish(const TensorCoreArgs& args, float sum, float decode,
                                           int up) const {
     const float v = __fmul_rn(__fmul_rn(sum, decode), b_decode);
     return args.bias != nullptr ? __fadd_rn(v, bias[up]) : v;
-  }
-  __device__ __forceinline__ static std::int64_t offset(const TensorCoreArgs& args, int row) {
-    if (args.c_inner_rows == 0) return row * args.c_rows.inner_stride;
-    const unsigned outer = static_cast<unsigned>(row) / static_cast<unsigned>(args.c_inner_rows);
-    return outer * args.c_rows.outer_stride +
-           (row - static_cast<int>(outer) * args.c_inner_rows) * args.c_rows.inner_stride;
   }
   // Tokens 8 i to 8 i + 7: sums of (row g, tokens 2t and 2t + 1), then of row g + 8.
   __device__ __forceinline__ void finish4(const TensorCoreArgs& args, int i, float4 sum,
@@ -278,7 +302,7 @@ struct TensorCoreOutput {
     std::uint16_t* c = static_cast<std::uint16_t*>(args.c) + (n - warp % 4 * kTileRows);
 #pragma unroll
     for (int round = 0; round < kTokens / kRound; ++round) {
-      if (m + round * kRound >= args.m) return;
+      if (m + round * kRound >= end(args)) return;
 #pragma unroll
       for (int half = 0; half < kRound / 16; ++half) {
         std::uint32_t r[4];
@@ -300,22 +324,22 @@ struct TensorCoreOutput {
         const int token = x * 16 + thread / 8, chunk = thread % 8;
         const int row = m + round * kRound + token;
         const uint4 v = load_shared16(place(token, chunk));
-        if (row < args.m) *reinterpret_cast<uint4*>(c + offset(args, row) + chunk * 8) = v;
+        if (row < end(args)) store_global16(c + tensor_core_c_offset(args, row) + chunk * 8, v);
       }
       warpgroup_sync(warp / 4);
     }
   }
   __device__ __forceinline__ void put(const TensorCoreArgs& args, int i, float4 sum) const {
     const int g = lane / 4, t = lane % 4, token = m + 8 * i + 2 * t;
-    if (m + 8 * i >= args.m) return;
+    if (m + 8 * i >= end(args)) return;
     float v[4];
     finish4(args, i, sum, v);
     if (args.c_dtype == base::DType::kF32) {
 #pragma unroll
       for (int x = 0; x < 2; ++x) {
-        float* c = static_cast<float*>(args.c) + offset(args, token + x) + n + g;
-        if (token + x < args.m && n + g < args.n) c[0] = v[x];
-        if (token + x < args.m && n + g + 8 < args.n) c[8] = v[x + 2];
+        float* c = static_cast<float*>(args.c) + tensor_core_c_offset(args, token + x) + n + g;
+        if (token + x < end(args) && n + g < args.n) c[0] = v[x];
+        if (token + x < end(args) && n + g + 8 < args.n) c[8] = v[x + 2];
       }
       return;
     }
@@ -327,8 +351,9 @@ struct TensorCoreOutput {
       asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(pairs[up]));
     }
     const int row = m + 8 * i + g;
-    if (row >= args.m) return;
-    std::uint16_t* c = static_cast<std::uint16_t*>(args.c) + offset(args, row) + n + 2 * t;
+    if (row >= end(args)) return;
+    std::uint16_t* c =
+        static_cast<std::uint16_t*>(args.c) + tensor_core_c_offset(args, row) + n + 2 * t;
     if (args.pairs && n + 16 <= args.n) {
       *reinterpret_cast<std::uint32_t*>(c) = pairs[0];
       *reinterpret_cast<std::uint32_t*>(c + 8) = pairs[1];

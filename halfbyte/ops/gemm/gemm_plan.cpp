@@ -113,10 +113,14 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
     return plan;
   }
   const bool tensor_core = problem.method == GemmMethod::kTensorCore;
-  const std::int64_t from = problem.quantized ? kTensorCoreFromRows : kTensorCoreFromRows16Bit;
+  const bool grouped = problem.groups != 0;
+  const std::int64_t from =
+      problem.quantized ? (grouped ? kTensorCoreFromGroupRows : kTensorCoreFromRows)
+                        : (grouped ? kTensorCoreFromGroupRows16Bit : kTensorCoreFromRows16Bit);
+  const bool many = problem.m >= from * std::max<std::int64_t>(problem.groups, 1);
   // W4A16's stream kernel is one for tensor cores too, and the faster for few rows.
-  const bool few = !problem.quantized && problem.m < from && no_stream(problem, device) == nullptr;
-  if ((tensor_core && !few) || (problem.method == GemmMethod::kAuto && problem.m >= from)) {
+  const bool few = !problem.quantized && !many && no_stream(problem, device) == nullptr;
+  if ((tensor_core && !few) || (problem.method == GemmMethod::kAuto && many)) {
     const char* no_plan = no_tensor_core(problem, device);
     if (no_plan == nullptr) {
       plan.tensor_core = plan_tensor_core(problem, device);
@@ -124,7 +128,9 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
     }
     if (no_plan == nullptr) {
       plan.kind = GemmKernelKind::kTensorCore;
-      plan.why = tensor_core ? "demanded" : std::to_string(from) + " rows of A or more";
+      plan.why = tensor_core ? "demanded"
+                             : std::to_string(from) + " rows of A or more" +
+                                   (grouped ? " a group, on average" : "");
       return plan;
     }
     if (tensor_core && problem.quantized) {

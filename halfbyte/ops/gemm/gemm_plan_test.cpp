@@ -142,7 +142,7 @@ TEST(GemmPlan, WhatTheStreamKernelTakes) {
   problem = decode_problem(kStreamRows + 1, 4096, 4096);
   EXPECT_EQ(kind(problem), GemmKernelKind::kDecode);
   EXPECT_EQ(kind(problem, {80, 108, 163 * 1024, ""}), GemmKernelKind::kStream);
-  problem.groups = 2;
+  problem.groups = 100;
   EXPECT_EQ(kind(problem), GemmKernelKind::kStream);
   problem = decode_problem(16, 4096, 4096);
   problem.format = Format::kMxfp4;

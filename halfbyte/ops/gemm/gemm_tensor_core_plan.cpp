@@ -1,6 +1,7 @@
 #include "halfbyte/ops/gemm/gemm_tensor_core_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 
 #include "halfbyte/ops/gemm/gemm_plan.h"
@@ -18,7 +19,7 @@ const char* no_tensor_core(const GemmProblem& problem, const GemmDevice& device)
   if (device.compute_capability != 90) return "the device is not sm_90";
   if (!device.has_sm_90a) return "this build has no code for sm_90a";
   if (problem.form != WeightForm::kPrepared) return "the weights are not prepared";
-  if (problem.groups != 0) return "rows are in groups";
+  if (problem.groups > kTensorCoreMaxGroups) return "there are too many groups";
   if (problem.k == 0) return "K is 0";
   if (problem.format == Format::kMxfp4 && !problem.quantized &&
       problem.x_dtype == base::DType::kF16)
@@ -28,15 +29,35 @@ const char* no_tensor_core(const GemmProblem& problem, const GemmDevice& device)
   return nullptr;
 }
 
+TensorCoreTiles tensor_core_tiles_m(const GemmProblem& problem, int tokens) {
+  const std::int64_t m = problem.m;
+  if (problem.groups == 0) return {ceil_div(m, tokens), ceil_div(m, tokens)};
+  const std::int64_t active = std::min(m, problem.groups);  // that have rows, at most
+  TensorCoreTiles found{(m + active * (tokens - 1)) / tokens, m / tokens + active / 2};
+  if (m >= 8 * tokens * active) return found;  // a group's last tile is half full
+  // Few tiles a group: rows about normal, as random tokens' are, and some groups preferred.
+  const double mean = static_cast<double>(m) / static_cast<double>(active);
+  const double preferred = 0.3 * mean, deviation = std::sqrt(mean + preferred * preferred);
+  double tiles = 1.0;  // and one more for each multiple of `tokens` that the rows exceed
+  const auto most = static_cast<std::int64_t>(mean + 5 * deviation);
+  for (std::int64_t full = tokens; full <= most; full += tokens) {
+    const double over = static_cast<double>(full) + 0.5 - mean;
+    tiles += 0.5 * std::erfc(over / (deviation * std::sqrt(2.0)));
+  }
+  found.likely = static_cast<std::int64_t>(static_cast<double>(active) * tiles);
+  return found;
+}
+
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device, int tokens,
-                                int split) {
+                                int split, bool shares) {
   TensorCorePlan plan;
   plan.slices = ceil_div(problem.k, kSliceColumns);
   plan.split = std::min(split, plan.slices);
-  plan.tiles_m = ceil_div(problem.m, tokens);
+  plan.tiles_m = static_cast<int>(tensor_core_tiles_m(problem, tokens).most);
+  plan.groups = static_cast<int>(problem.groups);
   plan.tiles_n = ceil_div(problem.n, kTensorCoreRows);
   const int stage_bytes = tensor_core_stage_bytes(problem.format, tokens);
-  const int besides = kTensorCoreAlign + kTensorCoreBehind;
+  const int besides = kTensorCoreAlign + kTensorCoreBehind + plan.groups * kTensorCoreGroupBytes;
   plan.stages = std::min((device.shared_bytes - besides) / stage_bytes, kTensorCoreMaxStages);
   // A cluster's sums lie in the ring: each block has those of the tokens that are its own.
   const int sum_bytes = ceil_div(tokens / 8, plan.split) * plan.split * kTensorCoreRows * 32;
@@ -44,8 +65,10 @@ TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& de
   plan.tokens = tokens;
   plan.shared_bytes = besides + plan.stages * stage_bytes;
   const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;
+  plan.shares = shares && plan.split == 1;
+  const std::int64_t units = tiles * (plan.shares ? plan.slices : 1);
   plan.blocks = static_cast<int>(
-      plan.split > 1 ? tiles * plan.split : std::min<std::int64_t>(tiles, device.multiprocessors));
+      plan.split > 1 ? tiles * plan.split : std::min<std::int64_t>(units, device.multiprocessors));
   // As many bytes of A as of weights for the tiles that run together.
   plan.group_m = std::min(plan.tiles_m, 1024 / tokens);
   return plan;
@@ -64,30 +87,42 @@ std::int64_t tensor_core_nanoseconds(const GemmProblem& problem, const TensorCor
                              {64, 810, 950, 4000},
                              {96, 1020, 1140, 5500},
                              {128, 1280, 1350, 7500}};
-  constexpr int kLaunch = 1300, kCluster = 2200;
+  constexpr int kLaunch = 1300, kCluster = 2200, kShare = 5000, kShareToken = 40;
   const Cost* cost = std::find_if(std::begin(kCosts), std::end(kCosts),
                                   [&](const Cost& c) { return c.tokens == plan.tokens; });
-  const int slice =
+  const std::int64_t slice =
       tensor_core_kind(problem) == TensorCoreKind::kFp16 ? cost->slice : cost->slice_bf16;
-  const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;
-  const std::int64_t waves = ceil_div(tiles, tensor_core_clusters(device, plan.split));
-  return kLaunch + waves * (ceil_div(plan.slices, plan.split) * std::int64_t{slice} + cost->tile) +
-         (plan.split > 1 ? kCluster : 0);
+  const int clusters = tensor_core_clusters(device, plan.split);
+  const std::int64_t tiles = tensor_core_tiles_m(problem, plan.tokens).likely * plan.tiles_n;
+  const std::int64_t tile = ceil_div(plan.slices, plan.split) * slice + cost->tile;
+  if (plan.shares) {
+    const std::int64_t rest = tiles % clusters;
+    return kLaunch + tiles / clusters * tile +
+           (rest == 0 ? 0
+                      : ceil_div(rest * plan.slices, clusters) * slice + cost->tile + kShare +
+                            kShareToken * plan.tokens);
+  }
+  // How many tiles groups have is not known: half a wave more, where there is more than one.
+  const std::int64_t all = problem.groups == 0 ? ceil_div(tiles, clusters) * tile
+                           : tiles <= clusters ? tile
+                                               : tiles * tile / clusters + tile / 2;
+  return kLaunch + all + (plan.split > 1 ? kCluster : 0);
 }
 
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device) {
   TensorCorePlan best;
   std::int64_t least = 0;
   for (const int tokens : kTensorCoreTokens) {
-    // Not yet compared with the reference on a device.
-    if (tokens == 96 && problem.format == Format::kMxfp4) continue;
     for (int split = 1; split <= kTensorCoreMaxSplit; ++split) {
-      const TensorCorePlan plan = plan_tensor_core(problem, device, tokens, split);
-      if (plan.tokens == 0 || plan.split != split) continue;
-      const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;
-      if (split > 1 && tiles > tensor_core_clusters(device, split)) continue;  // all at once
-      const std::int64_t time = tensor_core_nanoseconds(problem, plan, device);
-      if (best.tokens == 0 || time < least) best = plan, least = time;
+      for (const bool shares : {false, true}) {
+        if (shares && problem.groups != 0) continue;  // how many tiles are left is not known
+        const TensorCorePlan plan = plan_tensor_core(problem, device, tokens, split, shares);
+        if (plan.tokens == 0 || plan.split != split || plan.shares != shares) continue;
+        const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;
+        if (split > 1 && tiles > tensor_core_clusters(device, split)) continue;  // all at once
+        const std::int64_t time = tensor_core_nanoseconds(problem, plan, device);
+        if (best.tokens == 0 || time < least) best = plan, least = time;
+      }
     }
   }
   return best;
@@ -101,9 +136,14 @@ int tensor_core_clusters(const GemmDevice& device, int split) {
 }
 
 std::string to_string(const TensorCorePlan& plan) {
-  return "tensor_core " + std::to_string(plan.tokens) + " tokens, " + std::to_string(plan.tiles_m) +
-         " x " + std::to_string(plan.tiles_n) + " tiles, " + std::to_string(plan.slices) +
-         " slices in " + std::to_string(plan.split) + (plan.split == 1 ? " part, " : " parts, ") +
+  const std::string of =
+      plan.groups == 0 ? std::string() : std::to_string(plan.groups) + " groups, at most ";
+  return "tensor_core " + std::to_string(plan.tokens) + " tokens, " + of +
+         std::to_string(plan.tiles_m) + " x " + std::to_string(plan.tiles_n) + " tiles, " +
+         std::to_string(plan.slices) + " slices in " + std::to_string(plan.split) +
+         (plan.shares       ? " part, the last tiles shared, "
+          : plan.split == 1 ? " part, "
+                            : " parts, ") +
          std::to_string(plan.stages) + " stages, " + std::to_string(plan.blocks) + " blocks of " +
          std::to_string(plan.shared_bytes) + " bytes";
 }

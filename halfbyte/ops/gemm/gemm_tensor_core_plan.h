@@ -24,14 +24,17 @@ inline constexpr int kTensorCoreRows = kTensorCoreWarps * kTileRows;  // of N a 
 inline constexpr int kTensorCoreNvfp4Exponent = 7, kTensorCoreMxfp4Exponent = 64;
 inline constexpr int kTensorCoreMaxStages = 8;
 inline constexpr int kTensorCoreMaxSplit = 8;
+inline constexpr int kTensorCoreMaxGroups = 1024;  // of rows (experts)
 
 struct TensorCorePlan {
   int tokens = 0;                // rows of A a tile; 0: no plan
   int split = 1;                 // blocks of a cluster, which divide K
-  int tiles_m = 0, tiles_n = 0;  // of C
+  int tiles_m = 0, tiles_n = 0;  // of C; with groups tiles_m is what there may be at most
+  int groups = 0;                // of rows
   int slices = 0;                // of K, 128 columns
   int group_m = 0;               // tiles of M next to each other in time
   int blocks = 0;                // a multiple of split
+  bool shares = false;           // blocks share the slices of the tiles that are no full wave
   int stages = 0;                // slices in flight
   int shared_bytes = 0;
 };
@@ -46,6 +49,8 @@ inline constexpr int kTensorCoreStagedTokens = 32;
 inline constexpr int kTensorCoreStagedBytes = kTensorCoreStagedTokens * 128;  // of four warps
 inline constexpr int kTensorCoreBehind =
     kTensorCoreWarps / 4 * kTensorCoreStagedBytes + (2 * kTensorCoreMaxStages + 1) * 8;
+// And of each group: its rows, its tiles, its two scales (gemm_cuda_tensor_core_groups.cuh).
+inline constexpr int kTensorCoreGroupBytes = 20;
 
 TensorCoreKind tensor_core_kind(const GemmProblem& problem);
 // nullptr: the kernel takes the problem.
@@ -53,12 +58,25 @@ const char* no_tensor_core(const GemmProblem& problem, const GemmDevice& device)
 // Clusters of `split` blocks that run together.
 int tensor_core_clusters(const GemmDevice& device, int split);
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device);
+// Tiles of M, over all groups: what their rows need at most, and about what they are to be.
+struct TensorCoreTiles {
+  std::int64_t most = 0, likely = 0;
+};
+TensorCoreTiles tensor_core_tiles_m(const GemmProblem& problem, int tokens);
 // About what it takes, to compare plans.
 std::int64_t tensor_core_nanoseconds(const GemmProblem& problem, const TensorCorePlan& plan,
                                      const GemmDevice& device);
 // With numbers of the caller's; tokens == 0: it does not fit.
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device, int tokens,
-                                int split);
+                                int split, bool shares = false);
+
+// Of a plan that shares, in the workspace: a block's sums, and a flag of each of its warps.
+constexpr std::int64_t tensor_core_part_bytes(const TensorCorePlan& plan) {
+  return plan.shares ? std::int64_t{plan.blocks} * plan.tokens * kTensorCoreRows * 4 : 0;
+}
+constexpr int tensor_core_flags(const TensorCorePlan& plan) {
+  return plan.shares ? plan.blocks * kTensorCoreWarps : 0;
+}
 
 std::string to_string(const TensorCorePlan& plan);
 

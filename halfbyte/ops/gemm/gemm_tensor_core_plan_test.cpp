@@ -87,9 +87,6 @@ TEST(GemmTensorCorePlan, WhatAutoTakesOf16Bits) {
     EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kStream);
     problem.m = 64;
     EXPECT_EQ(plan_of(problem, {80, 108, 163 * 1024, "no library"}).kind, GemmKernelKind::kStream);
-    problem.groups = 2;
-    EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kStream);
-    problem.groups = 0;
     problem.format = Format::kMxfp4;
     problem.x_dtype = base::DType::kF16;
     EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kStream);
@@ -114,14 +111,72 @@ TEST(GemmTensorCorePlan, WhatItDoesNotTake) {
   problem.form = WeightForm::kPlain;
   EXPECT_NE(why(problem).find("not prepared"), std::string::npos);
   problem = good;
-  problem.groups = 2;
+  problem.groups = kTensorCoreMaxGroups + 1;
   EXPECT_NE(why(problem).find("groups"), std::string::npos);
+  problem.groups = kTensorCoreMaxGroups;  // 20 KiB of shared memory
+  problem.method = GemmMethod::kTensorCore;
+  EXPECT_NE(why(problem, {90, 132, 60 * 1024, ""}).find("shared memory"), std::string::npos);
+}
+
+TEST(GemmTensorCorePlan, GroupsFit) {
+  for (const Format format : {Format::kNvfp4, Format::kMxfp4}) {
+    for (const std::int64_t groups : {1, 7, 128, kTensorCoreMaxGroups}) {
+      for (const std::int64_t m : {1, 8, 128, 1000, 131072}) {
+        for (const std::int64_t k : {32, 768, 2048}) {
+          GemmProblem problem = prepared(m, 1536, k, format);
+          problem.groups = groups;
+          const TensorCorePlan plan = plan_tensor_core(problem, kH200);
+          ASSERT_NE(plan.tokens, 0);
+          ASSERT_EQ(plan.groups, groups);
+          ASSERT_LE(plan.shared_bytes, kH200.shared_bytes);
+          ASSERT_GE(plan.stages, 2);
+          ASSERT_GE(plan.blocks, 1);
+          // Rows as unevenly spread as can be: one each, and one group the rest.
+          const std::int64_t alone = std::min(m, groups) - 1;
+          ASSERT_GE(plan.tiles_m, alone + (m - alone + plan.tokens - 1) / plan.tokens);
+          if (plan.split > 1) {
+            ASSERT_LE(plan.tiles_m * plan.tiles_n, tensor_core_clusters(kH200, plan.split));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(GemmTensorCorePlan, WhatAutoTakesOfGroups) {
+  constexpr std::int64_t kGroups = 16;
+  for (const bool quantized : {true, false}) {
+    GemmProblem problem = prepared(0, 1536, 2048);
+    problem.groups = kGroups;
+    problem.quantized = quantized;
+    problem.m = kGroups * (quantized ? kTensorCoreFromGroupRows : kTensorCoreFromGroupRows16Bit);
+    EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kTensorCore);
+    EXPECT_NE(to_string(plan_of(problem)).find("a group, on average"), std::string::npos);
+    EXPECT_EQ(plan_of(problem, {80, 108, 163 * 1024, ""}).kind, GemmKernelKind::kStream);
+    problem.groups = kTensorCoreMaxGroups + 1;
+    EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kStream);
+    problem.groups = kGroups;
+    --problem.m;
+    EXPECT_EQ(plan_of(problem).kind, GemmKernelKind::kStream);
+    // Demanded: W4A16 of few rows has the stream kernel, which is one for tensor cores.
+    problem.method = GemmMethod::kTensorCore;
+    EXPECT_EQ(plan_of(problem).kind,
+              quantized ? GemmKernelKind::kTensorCore : GemmKernelKind::kStream);
+    problem.m = 100000;
+    problem.method = GemmMethod::kExact;
+    EXPECT_NE(plan_of(problem).kind, GemmKernelKind::kTensorCore);
+  }
 }
 
 TEST(GemmTensorCorePlan, SaysWhatItIs) {
   EXPECT_EQ(to_string(plan_tensor_core(prepared(64, 28672, 4096), kH200)),
             "tensor_core 64 tokens, 1 x 112 tiles, 32 slices in 1 part, 6 stages, 112 blocks of "
             "226440 bytes");
+  GemmProblem problem = prepared(2048, 1536, 2048);
+  problem.groups = 128;
+  EXPECT_EQ(to_string(plan_tensor_core(problem, kH200)),
+            "tensor_core 32 tokens, 128 groups, at most 188 x 6 tiles, 16 slices in 1 part, 7 "
+            "stages, 132 blocks of 206472 bytes");
 }
 
 }  // namespace
