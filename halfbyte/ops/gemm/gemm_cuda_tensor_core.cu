@@ -109,29 +109,13 @@ base::Status launch_tensor_core(const GemmProblem& problem, const TensorCorePlan
   const TensorCoreKernel kernel = plan.groups != 0
                                       ? grouped_tensor_core_kernel(kind, plan.tokens)
                                       : tensor_core_kernel_of<false>(kind, plan.tokens);
-  HALFBYTE_RETURN_IF_ERROR(simt::cuda_status(
-      "gemm", cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   plan.shared_bytes)));
-  cudaLaunchAttribute attributes[2] = {};
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(plan.blocks));
-  config.blockDim = dim3(kTensorCoreThreads);
-  config.dynamicSmemBytes = static_cast<std::size_t>(plan.shared_bytes);
-  config.stream = static_cast<cudaStream_t>(stream);
-  config.attrs = attributes;
-  if (plan.split > 1) {
-    attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
-    attributes[config.numAttrs].val.clusterDim = {static_cast<unsigned>(plan.split), 1, 1};
-    ++config.numAttrs;
-  }
-  if (args.programmatic) {
-    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[config.numAttrs].val.programmaticStreamSerializationAllowed = 1;
-    ++config.numAttrs;
-  }
-  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, args, a_map.value(), b_map.value());
-  if (error != cudaSuccess) (void)cudaGetLastError();
-  return simt::cuda_status("gemm", error);
+  simt::LaunchOptions options;
+  options.stream = static_cast<cudaStream_t>(stream);
+  options.programmatic = args.programmatic;
+  return simt::launch_as("gemm", kernel,
+                         {dim3(static_cast<unsigned>(plan.blocks)), dim3(kTensorCoreThreads),
+                          plan.shared_bytes, plan.split},
+                         options, args, a_map.value(), b_map.value());
 }
 
 }  // namespace halfbyte::ops::cuda
