@@ -293,7 +293,7 @@ def table(rows: list[dict]) -> str:
         times = row["times"]
         fused, norm = times["halfbyte"]["us"], times["halfbyte_norm"]["us"]
         way, theirs = best(times, COMPILED)
-        cells = [row["name"], f"{fused:.1f}", f"{theirs:.1f} ({way})", f"{theirs / fused:.2f}",
+        cells = [row["name"], f"{fused:.1f}", f"{theirs:.1f} ({way or 'left out'})", f"{theirs / fused:.2f}",
                  f"{norm:.1f}"]
         for peer in ("liger", "flashinfer", "torch_norm"):
             us = best(times, (peer,))[1]
@@ -325,6 +325,8 @@ def summary(rows: list[dict]) -> str:
 
 def measure(shape: Shape, arguments: argparse.Namespace, timer: Timer) -> dict:
     ways = WAYS if arguments.device != "cpu" else WAYS[:1]
+    if arguments.norms:
+        ways = ()
     groups = ((lambda inputs: fused_candidates(inputs, ways), True),
               (lambda inputs: norm_candidates(inputs, arguments.flashinfer), False))
     times, checks = {}, {}
@@ -344,6 +346,7 @@ def main() -> int:
     parser.add_argument("--shapes", help="MxH or MxH+residual,..; default: the set `peers`",
                         type=lambda text: [parse_shape(item) for item in text.split(",")])
     parser.add_argument("--flashinfer", type=Path, help="the library that bench/peers.sh makes")
+    parser.add_argument("--norms", action="store_true", help="leave out torch.compile, which takes minutes")
     parser.add_argument("--warm-processes", type=int, default=0, help="compile so many at a time first")
     parser.add_argument("--warm", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -47,6 +47,7 @@ struct BenchOptions {
   base::Backend backend = base::Backend::kAuto;
   int num_threads = 0;
   std::optional<base::CpuLevel> cpu_level;
+  bool quick = false;  // CUDA: fewer and shorter replays
 };
 
 // kUpdate is read and written in place. kScratch is written by the unfused path alone: it costs

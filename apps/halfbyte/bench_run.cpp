@@ -197,22 +197,22 @@ Result<std::vector<CudaFloorVariant>> Bench::cuda_floors(const Buffers& buffers,
   if (const auto known = cuda_floors_.find(key); known != cuda_floors_.end()) {
     return known->second;
   }
-  constexpr double kBudgetUs = 2000;
-  constexpr int kReplays = 5;
+  const double budget_us = options_.quick ? 500 : 2000;
+  const int replays = options_.quick ? 3 : 5;
   const std::vector<CudaFloorVariant> variants =
       cuda_floor_variants(static_cast<std::size_t>(key.first + key.second));
   std::vector<DeviceWork> candidates;
   for (const CudaFloorVariant variant : variants) {
     candidates.push_back(cuda_floor_work(buffers, sets, variant));
   }
-  const Result<std::vector<Timing>> times = timer_->time(candidates, kBudgetUs, kReplays);
+  const Result<std::vector<Timing>> times = timer_->time(candidates, budget_us, replays);
   if (!times.ok()) return times.status();
   return cuda_floors_[key] = best_of<CudaFloorVariant>(variants, times.value());
 }
 
 Status Bench::time_cuda(const BenchCase& bench_case, BenchTiming& timing) {
-  constexpr double kBudgetUs = 20'000;
-  constexpr int kReplays = 11;
+  const double budget_us = options_.quick ? 5'000 : 20'000;
+  const int replays = options_.quick ? 7 : 11;
   const auto l2 = static_cast<std::int64_t>(device_l2_bytes());
   const std::int64_t sets =
       std::min<std::int64_t>(sets_beyond(l2, bench_case.footprint()), DeviceTimer::kMostCalls);
@@ -233,7 +233,7 @@ Status Bench::time_cuda(const BenchCase& bench_case, BenchTiming& timing) {
     candidates.push_back(cuda_floor_work(buffers, sets, floor));
   }
   if (bench_case.unfused) candidates.push_back(operation(bench_case.unfused));
-  const Result<std::vector<Timing>> times = timer_->time(candidates, kBudgetUs, kReplays);
+  const Result<std::vector<Timing>> times = timer_->time(candidates, budget_us, replays);
   if (!times.ok()) return times.status();
   const CudaFloorVariant floor =
       floors.value()[take_times(times.value(), floors.value().size(), timing)];

@@ -38,7 +38,7 @@ struct Options {
   std::string backend = "auto", dtype = "bf16", format = "nvfp4", layout = "linear";
   std::string activations = "fp4", weights, plan = "auto";
   std::string second_layout, scale = "tensor", per = "tensor", style = "neox";
-  bool residual = false, normed = false;
+  bool residual = false, normed = false, quick = false;
   int threads = 0, head_dim = 0, interleave = 0;
   std::vector<CLI::Option*> of_operators;  // those that not every operator takes
 };
@@ -81,6 +81,7 @@ BenchOptions bench_options(const Options& words) {
                     : words.backend == "cuda" ? Backend::kCuda
                                               : Backend::kAuto;
   options.num_threads = words.threads;
+  options.quick = words.quick;
   options.cpu_level = base::cpu_level_from_name(words.cpu_level);
   return options;
 }
@@ -252,6 +253,7 @@ Command add_bench(CLI::App& program) {
                      "reference, v3 (AVX2), v4 (AVX-512) or neon; default: the best here");
   parser->add_option("-j,--threads", words->threads, "CPU threads, the floor's too; 0: all")
       ->check(CLI::Range(0, 4096));
+  parser->add_flag("--quick", words->quick, "CUDA: fewer and shorter replays, for many shapes");
   parser->add_option("--json", words->json, "also write the figures to a file; - for stdout only");
   add_operator_options(*parser, *words);
   parser->footer(

@@ -97,7 +97,7 @@ __device__ __forceinline__ std::uint32_t e4m3_pair(float low, float high) {
 __device__ __forceinline__ float e4m3_value(std::uint32_t code) {
 #if __CUDA_ARCH__ >= 890
   float value;
-  asm("{\n\t.reg .b16 code, low, high;\n\t.reg .b32 pair;\n\tcvt.u16.u32 code, %1;\n\t"
+  asm("{\n\t.reg .b16 code, none, low, high;\n\t.reg .b32 pair;\n\tmov.b32 {code, none}, %1;\n\t"
       "cvt.rn.f16x2.e4m3x2 pair, code;\n\tmov.b32 {low, high}, pair;\n\tcvt.f32.f16 %0, low;\n\t}"
       : "=f"(value)
       : "r"(code));

@@ -77,19 +77,39 @@ inline base::Status zero_amax(float* amax, cudaStream_t stream) {
   return cuda_status("cudaMemsetAsync", cudaMemsetAsync(amax, 0, sizeof(float), stream));
 }
 
+// The shared memory that a CTA of the current device can have.
+inline int most_shared_bytes() {
+  constexpr int kDevices = 64;
+  static std::atomic<int> known[kDevices] = {};
+  int device = 0, bytes = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device < 0 || device >= kDevices) return 0;
+  bytes = known[device].load(std::memory_order_relaxed);
+  if (bytes == 0) {
+    if (cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+        cudaSuccess) {
+      return 0;
+    }
+    known[device].store(bytes, std::memory_order_relaxed);
+  }
+  return bytes;
+}
+
 struct LaunchShape {
   dim3 grid, block;
   int shared_bytes = 0;  // dynamic
   int cluster = 1;       // CTAs along x that form one
+  int static_bytes = 0;  // at least the kernel's own shared memory, where it has both
 };
 
 template <class... Parameters, class... Args>
 base::Status launch_as(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape,
                        const LaunchOptions& options, const Args&... args) {
   if (shape.shared_bytes > 0) {
-    const base::Status status =
-        cuda_status(name, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                               shape.shared_bytes));
+    // As much as any call may take: another thread's call must not lower it before this launch.
+    const base::Status status = cuda_status(
+        name, cudaFuncSetAttribute(
+                  kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                  std::max(shape.shared_bytes, most_shared_bytes() - shape.static_bytes)));
     if (!status.ok()) return status;
   }
   cudaLaunchConfig_t config = {};

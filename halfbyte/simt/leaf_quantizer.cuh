@@ -141,16 +141,17 @@ struct RowEncoder<formats::Format::kNvfp4> {
     return code == 0 ? 0.0f : numerics::mul_rn(r, 0.25f);
   }
   template <class Leaf>
-  __device__ __forceinline__ std::uint32_t encode(const Leaf& leaf, LeafCodes& codes) const {
-    const float amax = leaf_amax(leaf);
+  __device__ __forceinline__ std::uint32_t encode(const Leaf& leaf, float amax,
+                                                  LeafCodes& codes) const {
     const float wanted = numerics::mul_rn(outer, numerics::mul_rn(amax, inner));
     const std::uint32_t code = e4m3_pair(wanted, 0.0f);
     put_e2m1(leaf, E2m1Factor::of_quarter(quarter(code)), code == formats::kE4m3Nan, codes);
     return code;
   }
   template <class Leaf>
-  __device__ __forceinline__ std::uint32_t encode_any(const Leaf& leaf, LeafCodes& codes) const {
-    return nvfp4_leaf_of_any_scale(in_order(leaf), leaf_amax(leaf), scale, rule, codes);
+  __device__ __forceinline__ std::uint32_t encode_any(const Leaf& leaf, float amax,
+                                                      LeafCodes& codes) const {
+    return nvfp4_leaf_of_any_scale(in_order(leaf), amax, scale, rule, codes);
   }
 };
 
@@ -170,8 +171,9 @@ struct RowEncoder<formats::Format::kMxfp4> {
 
   // Lanes 2i and 2i + 1 hold one block; all lanes of the warp call it.
   template <class Leaf>
-  __device__ __forceinline__ std::uint32_t encode(const Leaf& leaf, LeafCodes& codes) const {
-    std::uint32_t most = numerics::abs_bits(leaf_amax(leaf));
+  __device__ __forceinline__ std::uint32_t encode(const Leaf& leaf, float amax,
+                                                  LeafCodes& codes) const {
+    std::uint32_t most = numerics::abs_bits(amax);
     most = max(most, __shfl_xor_sync(~0u, most, 1));
     const std::uint32_t code = formats::mxfp4_block_scale(numerics::bits_float(most), rule);
     put_e2m1(leaf, E2m1Factor::of(formats::mxfp4_reciprocal(static_cast<std::uint8_t>(code))),
@@ -179,8 +181,9 @@ struct RowEncoder<formats::Format::kMxfp4> {
     return code;
   }
   template <class Leaf>
-  __device__ __forceinline__ std::uint32_t encode_any(const Leaf& leaf, LeafCodes& codes) const {
-    return encode(leaf, codes);
+  __device__ __forceinline__ std::uint32_t encode_any(const Leaf& leaf, float amax,
+                                                      LeafCodes& codes) const {
+    return encode(leaf, amax, codes);
   }
 };
 
@@ -201,7 +204,7 @@ struct RowEncoder<formats::Format::kFp8> {
   __device__ __forceinline__ bool is_fast() const { return true; }
 
   template <class Leaf>
-  __device__ __forceinline__ std::uint32_t encode(const Leaf& leaf, LeafCodes& codes) const {
+  __device__ __forceinline__ std::uint32_t encode(const Leaf& leaf, float, LeafCodes& codes) const {
     float y[kLeaf];
     unpack(leaf, y);
 #pragma unroll
@@ -215,8 +218,9 @@ struct RowEncoder<formats::Format::kFp8> {
     return 0;
   }
   template <class Leaf>
-  __device__ __forceinline__ std::uint32_t encode_any(const Leaf& leaf, LeafCodes& codes) const {
-    return encode(leaf, codes);
+  __device__ __forceinline__ std::uint32_t encode_any(const Leaf& leaf, float amax,
+                                                      LeafCodes& codes) const {
+    return encode(leaf, amax, codes);
   }
 };
 

@@ -17,14 +17,16 @@
 //   void prefetch_constants(int leaf) const               before the wait, if so
 //   void load_constants(int leaf, Constants&) const       what all rows share: the weight
 //   void fetch(row, leaf, Raw&) const                     loads alone
-//   void fetch_updated(row, leaf, Raw&) const             of what is updated; clear_updated(Raw&)
+//   void fetch_updated(row, leaf, Raw&) const             of what is updated
 //   Packed<T> load(raw) const                             kSums: h
 //   void store_update(h, row, leaf) const                 kUpdates
+//   void store_updates(h, row, leaf, leaves) const        the same by a whole warp, if it is there
 //   float row_value(float sum) const                      kSums: rstd
 //   void finish(h, row_value, constants, Y& y) const      kSums
 //   void make(raw, Y& y) const                            not kSums
 //
-// kPlain: y is quantized into one layout, and nothing else; the code of other wishes is absent.
+// kPlain: y is quantized into one layout, or stored, and nothing else; the code of other wishes is
+// absent.
 #pragma once
 
 #include <cstddef>
@@ -32,8 +34,8 @@
 #include <type_traits>
 
 #include "halfbyte/numerics/row_sum.h"
-#include "halfbyte/simt/leaf_quantizer.cuh"
 #include "halfbyte/simt/tile_collectives.cuh"
+#include "halfbyte/simt/tile_encoder.cuh"
 
 namespace halfbyte::simt {
 
@@ -44,6 +46,7 @@ struct TileOutputs {
   int leaves = 0;
   std::uint32_t row_ctas = 0;   // the CTAs after them write the scales' padding
   std::uint32_t row_split = 1;  // CTAs of a row
+  bool stages_updated = false;  // simt/long_row.cuh
   bool programmatic = false;    // launched so: wait for the kernel before, before the first read
   std::uint32_t nothing = 0;    // 0, but the compiler does not know it
   std::uint32_t y_stride = 0;   // bytes
@@ -64,15 +67,6 @@ __device__ __forceinline__ void release_next_kernel(bool programmatic) {
   if (programmatic) asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
-
-// scale = computed: reports the scale that the tensor's amax gives.
-__device__ __forceinline__ void put_computed(const TileTarget<formats::Format::kNvfp4>& target,
-                                             const RowEncoder<formats::Format::kNvfp4>& encoder) {
-  *target.computed_encode = encoder.scale.encode;
-  *target.computed_decode = encoder.scale.decode;
-}
-template <formats::Format F>
-__device__ __forceinline__ void put_computed(const TileTarget<F>&, const RowEncoder<F>&) {}
 
 template <formats::Format F>
 inline constexpr int kLeafCodeBytes = F == formats::Format::kFp8 ? 16 : 8;
@@ -101,7 +95,6 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
   // Four leaves a lane as floats would need more registers than there are: they stay packed from
   // the sum to the end, and the constants come from the cache each time.
   constexpr bool kKeepsPacked = kLeaves == 4;
-  using Encoder = RowEncoder<kFormat>;
   __shared__ TileScratch scratch;
   const auto& target = out.target;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -158,11 +151,8 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
   };
   if (source.constants_first) source.prefetch_constants(first_leaf);
   wait_for_previous_kernel(out.programmatic);
-  float scale_input = 0.0f;  // asked for first, so that it is here when the rows are
-  if (Source::kQuantizes && !kRowScales) {
-    if (target.from == TileScaleFrom::kGiven) scale_input = *target.given;
-    if (target.from == TileScaleFrom::kAmax) scale_input = *target.tensor_amax;
-  }
+  using Encoder = TileEncoder<kFormat, kRowScales>;
+  const float scale_input = Source::kQuantizes ? Encoder::fetch(target) : 0.0f;
   if (row < out.rows) {
     fetch(row);
     if constexpr (kFetchesTwice) fetch_updated(row);
@@ -179,15 +169,7 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
   std::uint8_t* code_column = nullptr;
   std::uint8_t* scale_columns[2] = {nullptr, nullptr};
   if constexpr (Source::kQuantizes) {
-    if constexpr (!kRowScales) {
-      encoder = target.encoder;
-      if (target.from == TileScaleFrom::kGiven) {
-        encoder = Encoder::given(scale_input, target.how);
-      } else if (__builtin_expect(target.from == TileScaleFrom::kAmax, 0)) {
-        encoder = Encoder::from_amax(scale_input, target.how);
-        if (blockIdx.x == 0 && threadIdx.x == 0 && threadIdx.y == 0) put_computed(target, encoder);
-      }
-    }
+    encoder.of_tensor(target, scale_input, blockIdx.x == 0 && threadIdx.x == 0 && threadIdx.y == 0);
     code_column = target.codes + first_leaf * kCodeBytes;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -212,8 +194,10 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
 #pragma unroll
       for (int j = 0; j < kLeaves; ++j) {
         packed[j] = source.load(raw[j]);
-        if (kUpdates && active[j]) {
-          source.store_update(packed[j], row, first_leaf + j * 32);
+        if constexpr (kUpdates && kLeaves > 1) {
+          source.store_updates(packed[j], row, first_leaf + j * 32, out.leaves);
+        } else if constexpr (kUpdates) {
+          if (active[j]) source.store_update(packed[j], row, first_leaf + j * 32);
         }
         float(&values)[kLeaf] = h[kKeepsPacked ? 0 : j];
         unpack(packed[j], values);
@@ -254,31 +238,35 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
       if (next < out.rows) fetch(next);
     }
 
-    if constexpr (!Source::kPlain) {
-      if (out.y != nullptr) {
-        T* to = tile_address(static_cast<T*>(out.y), row, out.y_stride) + first_leaf * kLeaf;
+    if constexpr (!Source::kPlain || !Source::kQuantizes) {
+      if (Source::kPlain || out.y != nullptr) {
+        T* to = tile_address(static_cast<T*>(out.y), row, out.y_stride);
 #pragma unroll
         for (int j = 0; j < kLeaves; ++j) {
-          if (active[j]) store_leaf(in_order(y[j]), to + j * 32 * kLeaf);
+          store_leaf_of_row(in_order(y[j]), to, first_leaf + j * 32, out.leaves);
         }
       }
+    }
+    float amaxes[kLeaves];
+    if constexpr (!Source::kPlain || Source::kQuantizes) {
+#pragma unroll
+      for (int j = 0; j < kLeaves; ++j) amaxes[j] = leaf_amax(y[j]);
+    }
+    if constexpr (!Source::kPlain) {
       if (out.amax != nullptr) {
 #pragma unroll
         for (int j = 0; j < kLeaves; ++j) {
-          if (active[j]) most = max(most, numerics::abs_bits(leaf_amax(y[j])));
+          if (active[j]) most = max(most, numerics::abs_bits(amaxes[j]));
         }
       }
     }
     if constexpr (Source::kQuantizes) {
       if constexpr (kRowScales) {
-        if (target.row_scale == nullptr) {
-          encoder =
-              Encoder::given(target.given[std::uint64_t{row} * target.given_stride], target.how);
-        } else {
-          std::uint32_t of_row = 0;
+        std::uint32_t of_row = 0;
+        if (target.row_scale != nullptr) {
 #pragma unroll
           for (int j = 0; j < kLeaves; ++j) {
-            if (active[j]) of_row = max(of_row, numerics::abs_bits(leaf_amax(y[j])));
+            if (active[j]) of_row = max(of_row, numerics::abs_bits(amaxes[j]));
           }
           of_row = __reduce_max_sync(~0u, of_row);
           if constexpr (!kOneWarp) {
@@ -286,9 +274,8 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
             __syncthreads();
             of_row = __reduce_max_sync(~0u, scratch.maxima[parity][lane]);
           }
-          encoder = Encoder::of_row(numerics::bits_float(of_row), target.how);
-          if (writes && first_leaf == 0) target.row_scale[row] = encoder.decode();
         }
+        encoder.of_row(target, row, of_row, writes && first_leaf == 0);
       }
       std::uint8_t* codes = tile_address(code_column, row, target.code_stride);
       std::uint8_t* scale_row = scale_columns[0] + target.scales[0].row_offset(row);
@@ -303,21 +290,16 @@ __device__ __forceinline__ void run_row_tiles(const Source& source,
                            tiles * target.scales[1].column_step] = static_cast<std::uint8_t>(scale);
         }
       };
-      const auto encode_all = [&](const auto& encode) {
+      if (writes) {
+        encoder.with_sequence([&](const auto& encode) {
 #pragma unroll
-        for (int j = 0; j < kLeaves; ++j) {
-          if (kFetchesTwice && j == kLeaves / 2) fetch_updated(next);
-          LeafCodes words;
-          const std::uint32_t scale = encode(y[j], words);
-          put(j, words, scale);
-        }
-      };
-      if (!writes) {  // another CTA does
-      } else if (__builtin_expect(encoder.is_fast(), 1)) {
-        encode_all([&](const auto& leaf, LeafCodes& words) { return encoder.encode(leaf, words); });
-      } else {
-        encode_all(
-            [&](const auto& leaf, LeafCodes& words) { return encoder.encode_any(leaf, words); });
+          for (int j = 0; j < kLeaves; ++j) {
+            if (kFetchesTwice && j == kLeaves / 2) fetch_updated(next);
+            LeafCodes words;
+            const std::uint32_t scale = encode(y[j], amaxes[j], words);
+            put(j, words, scale);
+          }
+        });
       }
     }
     if constexpr (kFetchesTwice && !Source::kQuantizes) fetch_updated(next);

@@ -7,7 +7,8 @@
 #include <type_traits>
 
 #include "halfbyte/simt/launch.cuh"
-#include "halfbyte/simt/row_tile.cuh"
+#include "halfbyte/simt/long_row.cuh"
+#include "halfbyte/simt/row_once.cuh"
 #include "halfbyte/simt/tile_plan.h"
 
 namespace halfbyte::simt {
@@ -92,17 +93,16 @@ __global__ void __launch_bounds__(kScope == TileScope::kWarp ? 128 : 32 * kMostT
   run_row_tiles<Source, kLeaves, kScope, kRowScales>(source, out);
 }
 
-template <class Source, int kLeaves, TileScope kScope, bool kRowScales>
-base::Status launch_row_tile_kernel(const Source& source, TileOutputs<Source::kFormat> out,
-                                    const TilePlan& plan, const LaunchOptions& options) {
-  constexpr auto kKernel = row_tile_kernel<Source, kLeaves, kScope, kRowScales>;
+// Launches kKernel, of which `a_multiprocessor` CTAs are resident.
+template <auto kKernel, class Source>
+base::Status launch_row_ctas(const char* name, const Source& source,
+                             TileOutputs<Source::kFormat> out, const TilePlan& plan,
+                             int a_multiprocessor, const LaunchOptions& options) {
   const std::int64_t rows = (std::int64_t{out.rows} + plan.rows_a_cta - 1) / plan.rows_a_cta;
-  const std::int64_t resident =
-      std::int64_t{options.device.multiprocessors} * resident_ctas<kKernel>(plan.threads());
-  constexpr std::int64_t kRowsACta = 2;  // of those that do not stay
+  const std::int64_t resident = std::int64_t{options.device.multiprocessors} * a_multiprocessor;
   std::int64_t row_ctas =
-      std::min(rows, plan.persistent ? std::max<std::int64_t>(resident / plan.split, 1)
-                                     : (rows + kRowsACta - 1) / kRowsACta);
+      std::min(rows, plan.rows_each != 0 ? (rows + plan.rows_each - 1) / plan.rows_each
+                                         : std::max<std::int64_t>(resident / plan.split, 1));
   std::int64_t padding_ctas = 0;
   if constexpr (Source::kQuantizes) {
     const std::int64_t padding = scale_padding_threads(out.target);
@@ -115,10 +115,49 @@ base::Status launch_row_tile_kernel(const Source& source, TileOutputs<Source::kF
   if (row_ctas + padding_ctas == 0) return {};
   out.row_ctas = static_cast<std::uint32_t>(row_ctas);
   out.programmatic = options.programmatic;
-  return launch<kKernel>(
-      "row_tile_kernel", dim3(static_cast<unsigned>(row_ctas + padding_ctas)),
-      dim3(static_cast<unsigned>(plan.warps * 32), static_cast<unsigned>(plan.rows_a_cta)), options,
-      source, out);
+  LaunchShape shape;
+  shape.grid = dim3(static_cast<unsigned>(row_ctas + padding_ctas));
+  shape.block =
+      dim3(static_cast<unsigned>(plan.warps * 32), static_cast<unsigned>(plan.rows_a_cta));
+  shape.shared_bytes = plan.shared_bytes;
+  shape.static_bytes = static_cast<int>(kLongRowScratchBytes);
+  return launch_as(name, kKernel, shape, options, source, out);
+}
+
+template <class Source, int kLeaves, TileScope kScope, bool kRowScales>
+base::Status launch_row_tile_kernel(const Source& source, const TileOutputs<Source::kFormat>& out,
+                                    const TilePlan& plan, const LaunchOptions& options) {
+  constexpr auto kKernel = row_tile_kernel<Source, kLeaves, kScope, kRowScales>;
+  return launch_row_ctas<kKernel>("row_tile_kernel", source, out, plan,
+                                  resident_ctas<kKernel>(plan.threads()), options);
+}
+
+template <class Source, int kLeaves>
+base::Status launch_row_once(const Source& source, TileOutputs<Source::kFormat> out,
+                             const TilePlan& plan, const LaunchOptions& options) {
+  if (out.rows == 0) return {};
+  out.programmatic = options.programmatic;
+  return launch<row_once_kernel<Source, kLeaves>>("row_once_kernel", dim3(out.rows),
+                                                  dim3(static_cast<unsigned>(plan.threads())),
+                                                  options, source, out);
+}
+
+template <class Source, bool kRowScales>
+base::Status launch_long_rows(const Source& source, TileOutputs<Source::kFormat> out,
+                              const TilePlan& plan, const LaunchOptions& options) {
+  constexpr auto kKernel = long_row_kernel<Source, kRowScales>;
+  const int ctas = 32 / plan.warps;  // of a multiprocessor
+  // What is left of that memory caches the constants.
+  static_assert(sizeof(LongRowScratch) == kLongRowScratchBytes);
+  const std::int64_t wanted = ctas * (plan.shared_bytes + kLongRowScratchBytes + 1024);
+  const std::int64_t percent =
+      std::min<std::int64_t>(100, wanted * 100 / (most_shared_bytes() + 1024) + 1);
+  HALFBYTE_RETURN_IF_ERROR(
+      cuda_status("long_row_kernel",
+                  cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                       static_cast<int>(percent))));
+  out.stages_updated = plan.stages_updated;
+  return launch_row_ctas<kKernel>("long_row_kernel", source, out, plan, ctas, options);
 }
 
 // The kernel of a plan; tile_plan.h knows which there are.
@@ -126,6 +165,7 @@ template <bool kRowScales, class Source>
 base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source::kFormat>& out,
                                  const TilePlan& plan, const LaunchOptions& options) {
   constexpr bool kWholeRows = Source::kSums || kRowScales;
+  constexpr bool kOnlyWritten = Source::kSums && Source::kPlain && !Source::kQuantizes;
   const auto with = [&]<int kLeaves, TileScope kScope>() {
     return launch_row_tile_kernel<Source, kLeaves, kScope, kRowScales>(source, out, plan, options);
   };
@@ -137,15 +177,30 @@ base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source:
       return with.template operator()<2, TileScope::kSplit>();
     }
   } else {
-    if constexpr (Source::kPlain && !Source::kUpdates) {
-      if (plan.shared) return with.template operator()<1, TileScope::kShared>();
+    if (plan.shared_bytes != 0) {
+      return launch_long_rows<Source, kRowScales>(source, out, plan, options);
     }
-    if (plan.leaves_a_lane == 4) return with.template operator()<4, TileScope::kCta>();
+    if constexpr (kOnlyWritten) {
+      if (plan.once) {
+        return plan.leaves_a_lane == 1 ? launch_row_once<Source, 1>(source, out, plan, options)
+                                       : launch_row_once<Source, 2>(source, out, plan, options);
+      }
+    }
+    if constexpr (Source::kPlain && Source::kSums && !Source::kUpdates && !kRowScales) {
+      if (plan.shared) {
+        if (plan.leaves_a_lane == 1) return with.template operator()<1, TileScope::kShared>();
+        if (plan.leaves_a_lane == 2) return with.template operator()<2, TileScope::kShared>();
+        if constexpr (!kOnlyWritten) return with.template operator()<4, TileScope::kShared>();
+      }
+    }
+    if constexpr (!kOnlyWritten) {
+      if (plan.leaves_a_lane == 4) return with.template operator()<4, TileScope::kCta>();
+    }
   }
-  if constexpr (Source::kPlain) {
-    if (plan.leaves_a_lane == 1) return with.template operator()<1, TileScope::kCta>();
-  } else {
+  if constexpr (!Source::kPlain) {
     if (plan.rows_a_cta > 1) return with.template operator()<1, TileScope::kWarp>();
+  } else if constexpr (!kOnlyWritten) {
+    if (plan.leaves_a_lane == 1) return with.template operator()<1, TileScope::kCta>();
   }
   return with.template operator()<2, TileScope::kCta>();
 }
@@ -153,10 +208,9 @@ base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source:
 template <class Source>
 base::Status launch_row_tiles(const Source& source, const TileOutputs<Source::kFormat>& out,
                               const TilePlan& plan, const LaunchOptions& options) {
-  // Plain kernels with a scale a row: those of NVFP4 with a row sum. MXFP4 has no fp32 scale.
-  constexpr bool kHasRowScales = Source::kPlain
-                                     ? Source::kSums && Source::kFormat == formats::Format::kNvfp4
-                                     : Source::kFormat != formats::Format::kMxfp4;
+  // Plain kernels with a scale a row: those of NVFP4. MXFP4 has no fp32 scale.
+  constexpr bool kHasRowScales = Source::kPlain ? Source::kFormat == formats::Format::kNvfp4
+                                                : Source::kFormat != formats::Format::kMxfp4;
   if constexpr (Source::kQuantizes && kHasRowScales) {
     if (out.target.scale_a_row()) return launch_row_tiles_of<true>(source, out, plan, options);
   }
@@ -165,7 +219,9 @@ base::Status launch_row_tiles(const Source& source, const TileOutputs<Source::kF
 
 // Whether a plain source can do what is wanted, as far as the target says.
 inline bool is_plain(const formats::RowTarget& target) {
-  return !target.scale_a_row() && target.scales[1].data == nullptr;
+  const bool has_scale = !target.scale_a_row() || (target.mode == formats::ScaleMode::kRow &&
+                                                   target.format == formats::Format::kNvfp4);
+  return has_scale && target.scales[1].data == nullptr;
 }
 
 }  // namespace halfbyte::simt

@@ -68,6 +68,23 @@ void expect_every_row_length(const std::function<Case(Random&)>& make_case,
   }
 }
 
+void expect_many_rows(const std::function<Case(Random&)>& make_case, std::uint64_t first_seed,
+                      int count, const std::vector<Runner>& runners) {
+  constexpr std::int64_t kElements = 1 << 19;
+  count = at_most_asked(count);
+  const Runner cpu = cpu_runner("cpu", base::Execution());
+  int failures = 0;
+  for (int i = 0; i < count && failures < 3; ++i) {
+    const std::uint64_t seed = first_seed + static_cast<std::uint64_t>(i);
+    Random random(seed);
+    random.aligned = true;
+    random.rows = random.pick<std::int64_t>({133, 265, 529, 1000, 1500});
+    // More than a warp takes: the kernels of long rows are another test's.
+    random.columns = 16 * random.in(33, std::max<std::int64_t>(34, kElements / 16 / random.rows));
+    failures += !runners_agree(make_case(random), seed, cpu, runners);
+  }
+}
+
 void expect_two_ways_agree(const std::function<TwoWays(Random&)>& make, std::uint64_t first_seed,
                            int count, const std::vector<Runner>& runners) {
   count = at_most_asked(count);

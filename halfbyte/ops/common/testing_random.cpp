@@ -61,7 +61,7 @@ Shape random_shape(Random& random, std::int64_t column_multiple) {
 
   if (random.columns > 0) {  // few rows of it
     groups = (random.columns + column_multiple - 1) / column_multiple;
-    rows = std::min<std::int64_t>(rows, 3);
+    rows = random.rows > 0 ? random.rows : std::min<std::int64_t>(rows, 3);
   }
 
   Shape shape;

@@ -34,9 +34,10 @@ class Random {
   float normal();   // about normal, |x| < 6
 
   // Tensors of this case: all aligned to 16 bytes, rows included where columns allow it, as the
-  // vectorised kernels want them; columns as given instead of drawn, 0: drawn.
+  // vectorised kernels want them; rows and columns as given instead of drawn, 0: drawn.
   bool aligned = false;
   std::int64_t columns = 0;
+  std::int64_t rows = 0;  // with columns
 
  private:
   std::mt19937_64 engine_;
@@ -93,6 +94,10 @@ void expect_equals_reference(const std::function<Case(Random&)>& make_case,
 // The same for rows of 16k columns, k = 1 .. 2048, and of some longer ones, against the CPU kernel.
 void expect_every_row_length(const std::function<Case(Random&)>& make_case,
                              std::uint64_t first_seed, const std::vector<Runner>& runners);
+
+// The same for more rows than a GPU takes at once, of a megabyte or two: those loops turn.
+void expect_many_rows(const std::function<Case(Random&)>& make_case, std::uint64_t first_seed,
+                      int count, const std::vector<Runner>& runners);
 
 // Two operations that leave the same in every tensor: a fused operator and its parts in sequence.
 struct TwoWays {

@@ -32,9 +32,6 @@ bool is_aligned(const GemmProblem& problem) {
 
 base::Status launch_decode(const GemmProblem& problem, const DecodePlan& plan, void* stream) {
   const Kernel kernel = kernel_of(plan.shape, std::make_index_sequence<std::size(kDecodeShapes)>{});
-  HALFBYTE_RETURN_IF_ERROR(simt::cuda_status(
-      "gemm", cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   plan.shared_bytes)));
   DecodeArgs args{};
   args.plan = plan;
   args.weights = problem.b_prepared;
@@ -52,15 +49,17 @@ base::Status launch_decode(const GemmProblem& problem, const DecodePlan& plan, v
   args.n = problem.n;
   args.k = problem.k;
   args.aligned = is_aligned(problem);
+  const simt::LaunchShape shape{dim3(static_cast<unsigned>(plan.blocks)), dim3(kDecodeWarps * 32),
+                                plan.shared_bytes};
+  simt::LaunchOptions options;
+  options.stream = static_cast<cudaStream_t>(stream);
   const int most = plan.shape.tokens();
   for (std::int64_t row = 0; row < problem.m; row += most) {
     args.first_row = row;
     args.rows = static_cast<int>(std::min<std::int64_t>(most, problem.m - row));
-    kernel<<<static_cast<unsigned>(plan.blocks), kDecodeWarps * 32,
-             static_cast<std::size_t>(plan.shared_bytes), static_cast<cudaStream_t>(stream)>>>(
-        args);
+    HALFBYTE_RETURN_IF_ERROR(simt::launch_as("gemm", kernel, shape, options, args));
   }
-  return simt::launch_status("gemm");
+  return {};
 }
 
 }  // namespace halfbyte::ops::cuda

@@ -10,7 +10,7 @@
 
 namespace halfbyte::ops::cuda {
 
-inline constexpr int kDequantizeElems = 8, kDequantizeThreads = 256, kDequantizeRows = 4;
+inline constexpr int kDequantizeElems = 8, kDequantizeThreads = 256, kDequantizePieces = 4;
 
 struct DequantizeTileArgs {
   const std::uint8_t* codes;
@@ -57,28 +57,30 @@ __device__ __forceinline__ void store_eight(const float (&values)[8], T* to) {
   }
 #pragma unroll
   for (int i = 0; i < static_cast<int>(2 * sizeof(T)); i += 4) {
-    reinterpret_cast<uint4*>(to)[i / 4] =
-        make_uint4(words[i], words[i + 1], words[i + 2], words[i + 3]);
+    __stcs(reinterpret_cast<uint4*>(to) + i / 4,
+           make_uint4(words[i], words[i + 1], words[i + 2], words[i + 3]));
   }
 }
 
-// blockDim: pieces of a row x rows. A thread has kDequantizeRows rows in flight.
+// blockDim: pieces of a row x rows. A thread has kDequantizePieces in flight, blockDim.x apart:
+// what a CTA writes is together.
 template <class T, formats::Format F>
 __global__ void __launch_bounds__(kDequantizeThreads)
     dequantize_tile_kernel(const __grid_constant__ DequantizeTileArgs args) {
   using formats::Format;
   constexpr std::uint32_t kBlockPieces = F == Format::kMxfp4 ? 4 : 2;
   simt::wait_for_previous_kernel(args.programmatic);
-  const std::uint32_t piece = blockIdx.y * blockDim.x + threadIdx.x;
-  const std::uint32_t first = (blockIdx.x * blockDim.y + threadIdx.y) * kDequantizeRows;
-  if (piece < args.pieces) {
-    uint2 codes[kDequantizeRows];
-    std::uint8_t scales[kDequantizeRows];
+  const std::uint32_t first = blockIdx.y * blockDim.x * kDequantizePieces + threadIdx.x;
+  const std::uint32_t row = blockIdx.x * blockDim.y + threadIdx.y;
+  if (row < args.rows) {
+    const std::uint8_t* from = simt::tile_address(args.codes, row, args.code_stride);
+    T* to = simt::tile_address(static_cast<T*>(args.x), row, args.x_stride);
+    uint2 codes[kDequantizePieces];
+    std::uint8_t scales[kDequantizePieces];
 #pragma unroll
-    for (std::uint32_t i = 0; i < kDequantizeRows; ++i) {
-      const std::uint32_t row = first + i;
-      if (row >= args.rows) break;
-      const std::uint8_t* from = simt::tile_address(args.codes, row, args.code_stride);
+    for (std::uint32_t i = 0; i < kDequantizePieces; ++i) {
+      const std::uint32_t piece = first + i * blockDim.x;
+      if (piece >= args.pieces) break;
       if constexpr (F == Format::kFp8) {
         codes[i] = reinterpret_cast<const uint2*>(from)[piece];
       } else {
@@ -87,12 +89,11 @@ __global__ void __launch_bounds__(kDequantizeThreads)
                                      args.scales.column_offset(piece / kBlockPieces)];
       }
     }
-    float decode = args.decode_scale(0);
+    const float decode = args.decode_scale(row);
 #pragma unroll
-    for (std::uint32_t i = 0; i < kDequantizeRows; ++i) {
-      const std::uint32_t row = first + i;
-      if (row >= args.rows) break;
-      if (args.scale_stride != 0) decode = args.decode_scale(row);
+    for (std::uint32_t i = 0; i < kDequantizePieces; ++i) {
+      const std::uint32_t piece = first + i * blockDim.x;
+      if (piece >= args.pieces) break;
       float values[kDequantizeElems];
       if constexpr (F == Format::kFp8) {
 #pragma unroll
@@ -110,8 +111,7 @@ __global__ void __launch_bounds__(kDequantizeThreads)
           if constexpr (F == Format::kNvfp4) values[k] = numerics::mul_rn(values[k], decode);
         }
       }
-      store_eight(values, simt::tile_address(static_cast<T*>(args.x), row, args.x_stride) +
-                              piece * kDequantizeElems);
+      store_eight(values, to + piece * kDequantizeElems);
     }
   }
   simt::release_next_kernel(args.programmatic);
@@ -146,13 +146,14 @@ base::Status launch_dequantize_tiles(const DequantizeProblem& problem,
   args.programmatic = options.programmatic;
   if (args.rows == 0) return {};
   std::uint32_t x = 32;
-  while (x < kDequantizeThreads && x < args.pieces) x *= 2;
+  while (x < kDequantizeThreads && x * kDequantizePieces < args.pieces) x *= 2;
   const dim3 block(x, kDequantizeThreads / x);
-  const std::uint32_t rows_a_cta = block.y * kDequantizeRows;
-  const std::uint32_t bands = (args.rows + rows_a_cta - 1) / rows_a_cta;
+  const std::uint32_t pieces_a_cta = x * kDequantizePieces;
+  const dim3 grid((args.rows + block.y - 1) / block.y,
+                  (args.pieces + pieces_a_cta - 1) / pieces_a_cta);
   return simt::visit_format(problem.format, [&](auto format) {
     return simt::launch<dequantize_tile_kernel<T, decltype(format)::value>>(
-        "dequantize_tile_kernel", dim3(bands, (args.pieces + x - 1) / x), block, options, args);
+        "dequantize_tile_kernel", grid, block, options, args);
   });
 }
 

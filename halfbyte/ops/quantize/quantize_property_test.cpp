@@ -150,6 +150,16 @@ TEST(DequantizeProperty, CudaEveryRowLength) {
   if (runners.empty()) GTEST_SKIP() << "no CUDA device";
   testing::expect_every_row_length(dequantize_case, 48'000'000, runners);
 }
+TEST(QuantizeProperty, CudaManyRows) {
+  const std::vector<testing::Runner> runners = testing::cuda_runners();
+  if (runners.empty()) GTEST_SKIP() << "no CUDA device";
+  testing::expect_many_rows(quantize_case, 57'000'000, 100, runners);
+}
+TEST(DequantizeProperty, CudaManyRows) {
+  const std::vector<testing::Runner> runners = testing::cuda_runners();
+  if (runners.empty()) GTEST_SKIP() << "no CUDA device";
+  testing::expect_many_rows(dequantize_case, 58'000'000, 100, runners);
+}
 
 }  // namespace
 }  // namespace halfbyte::ops

@@ -40,8 +40,11 @@ inline simt::TilePlan quantize_tile_plan(const Rows& x, const formats::RowTarget
       {.rows = x.map.rows,
        .columns = x.columns,
        .multiprocessors = device.multiprocessors,
+       .shared_bytes = simt::most_shared_bytes(),
+       .element_bytes = base::dtype_bytes(x.dtype),
        .whole_rows = target != nullptr && target->scale_a_row(),
-       .plain = target != nullptr && x.dtype != base::DType::kF32 && simt::is_plain(*target)});
+       .plain = target != nullptr && x.dtype != base::DType::kF32 && simt::is_plain(*target),
+       .row_scales = target != nullptr && target->scale_a_row()});
 }
 
 template <class Source>

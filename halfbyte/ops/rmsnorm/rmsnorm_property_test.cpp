@@ -173,5 +173,16 @@ TEST(RmsnormQuantizeProperty, CudaEveryRowLength) {
   testing::expect_every_row_length(rmsnorm_quantize_case, 45'000'000, runners);
 }
 
+TEST(RmsnormProperty, CudaManyRows) {
+  const std::vector<testing::Runner> runners = testing::cuda_runners();
+  if (runners.empty()) GTEST_SKIP() << "no CUDA device";
+  testing::expect_many_rows(rmsnorm_case, 54'000'000, 100, runners);
+}
+TEST(RmsnormQuantizeProperty, CudaManyRows) {
+  const std::vector<testing::Runner> runners = testing::cuda_runners();
+  if (runners.empty()) GTEST_SKIP() << "no CUDA device";
+  testing::expect_many_rows(rmsnorm_quantize_case, 55'000'000, 150, runners);
+}
+
 }  // namespace
 }  // namespace halfbyte::ops

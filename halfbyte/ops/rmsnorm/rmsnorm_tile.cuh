@@ -2,6 +2,8 @@
 // address aligned to 16 bytes. rmsnorm_cuda.cuh has the kernel for all other rows.
 #pragma once
 
+#include <type_traits>
+
 #include "halfbyte/ops/rmsnorm/rmsnorm_kernels.h"
 #include "halfbyte/simt/row_tile.cuh"
 
@@ -32,7 +34,7 @@ struct NormTileRaw<T, false> {
 template <class T, bool kResidual_, bool kQuantizes_, formats::Format F, bool kPlain_>
 struct NormTileSource {
   using Element = T;
-  using Y = simt::PairedLeaf<T>;
+  using Y = std::conditional_t<kQuantizes_ || !kPlain_, simt::PairedLeaf<T>, simt::Packed<T>>;
   using Raw = NormTileRaw<T, kResidual_>;
   struct Constants {
     float weight[simt::kLeaf];  // w'
@@ -79,6 +81,13 @@ struct NormTileSource {
   __device__ __forceinline__ T* residual_leaf(std::uint32_t row, int leaf) const {
     return simt::tile_address(residual, row, residual_stride) + leaf * simt::kLeaf;
   }
+  // Where long rows come from.
+  __device__ __forceinline__ const T* x_row(std::uint32_t row) const {
+    return simt::tile_address(x, row, x_stride);
+  }
+  __device__ __forceinline__ const T* updated_row(std::uint32_t row) const {
+    return simt::tile_address(residual, row, residual_stride);
+  }
   __device__ __forceinline__ void fetch(std::uint32_t row, int leaf, Raw& raw) const {
     raw.x = simt::load_leaf(simt::tile_address(x, row, x_stride) + leaf * simt::kLeaf);
   }
@@ -105,6 +114,11 @@ struct NormTileSource {
   __device__ __forceinline__ void store_update(const simt::Packed<T>& h, std::uint32_t row,
                                                int leaf) const {
     simt::store_leaf(h, residual_leaf(row, leaf));
+  }
+
+  __device__ __forceinline__ void store_updates(const simt::Packed<T>& h, std::uint32_t row,
+                                                int leaf, int leaves) const {
+    simt::store_leaf_of_row(h, residual_leaf(row, 0), leaf, leaves);
   }
 
   __device__ __forceinline__ float row_value(float sum) const {

@@ -6,17 +6,11 @@
 
 namespace halfbyte::ops::cuda {
 
-// A scale a row in the plain kernels: where they have been compared on a GPU.
-inline bool is_plain_by_rows(const NormProblem& problem, const formats::RowTarget& target) {
-  return target.mode == formats::ScaleMode::kRow && target.format == formats::Format::kNvfp4 &&
-         target.scales[1].data == nullptr && !problem.residual &&
-         problem.x.dtype == base::DType::kBF16;
-}
-
 // Whether the kernels for plain problems can do it.
 inline bool is_plain(const NormProblem& problem, const formats::RowTarget* target) {
-  return target != nullptr && (simt::is_plain(*target) || is_plain_by_rows(problem, *target)) &&
-         problem.y.data == nullptr && problem.amax == nullptr && !problem.weight_bias &&
+  const bool one_result = target == nullptr ? problem.y.data != nullptr
+                                            : problem.y.data == nullptr && simt::is_plain(*target);
+  return one_result && problem.amax == nullptr && !problem.weight_bias &&
          problem.x.dtype != base::DType::kF32 && problem.weight_dtype == problem.x.dtype &&
          problem.rounding == Rounding::kFloat32;
 }
@@ -37,8 +31,12 @@ inline simt::TilePlan rmsnorm_tile_plan(const NormProblem& problem,
   return simt::tile_plan({.rows = problem.rows(),
                           .columns = problem.columns(),
                           .multiprocessors = device.multiprocessors,
+                          .shared_bytes = simt::most_shared_bytes(),
+                          .element_bytes = base::dtype_bytes(problem.x.dtype),
                           .updates_rows = static_cast<bool>(problem.residual),
-                          .plain = is_plain(problem, target)});
+                          .plain = is_plain(problem, target),
+                          .quantizes = target != nullptr,
+                          .row_scales = target != nullptr && target->scale_a_row()});
 }
 
 template <class Source>
@@ -83,6 +81,12 @@ base::Status launch_rmsnorm_tiles(const NormProblem& problem, const formats::Row
                                   const simt::TilePlan& plan, const simt::LaunchOptions& options) {
   using formats::Format;
   if (target == nullptr) {
+    if constexpr (sizeof(T) == 2) {
+      if (plan.plain) {
+        return launch_rmsnorm_tiles<NormTileSource<T, kResidual, false, Format::kFp8, true>>(
+            problem, target, plan, options);
+      }
+    }
     return launch_rmsnorm_tiles<NormTileSource<T, kResidual, false, Format::kFp8, false>>(
         problem, target, plan, options);
   }

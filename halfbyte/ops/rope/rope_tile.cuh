@@ -1,6 +1,5 @@
-// RoPE eight pairs a thread, by 16-byte accesses, the factors of a token loaded once for several
-// heads. rope_cuda.cuh has the kernel for all other tensors. The elements are asked for before the
-// position, on which the factors wait.
+// RoPE eight pairs a thread, by 16-byte accesses. rope_cuda.cuh has the kernel for all other
+// tensors. The elements are asked for before the position, on which the factors wait.
 //
 //   position -> in range? -> cos, sin [8] -> heads: (a, b) [8] -> (a', b') [8]
 #pragma once
@@ -14,7 +13,7 @@
 
 namespace halfbyte::ops::cuda {
 
-inline constexpr int kRopePairs = 8, kRopeThreads = 256, kRopeHeads = 2;
+inline constexpr int kRopePairs = 8, kRopeThreads = 256;
 
 // A thread's 16 elements of a head: where its a's and b's lie, eight neighbours each. Interleaved
 // pairs are two such neighbours, in which a's and b's alternate.
@@ -67,8 +66,8 @@ __device__ __forceinline__ void rotate_leaf(simt::Packed<T>& leaf, const float (
   pack(values, leaf);
 }
 
-// A CTA a token; threadIdx.x: the eight pairs, threadIdx.y and on: heads. What is not rotated is
-// copied after, where y is not x.
+// blockIdx.x: a token; blockIdx.y, threadIdx.y and on: heads; threadIdx.x: the eight pairs. What is
+// not rotated is copied after, where y is not x.
 template <class T, bool kInterleaved>
 __global__ void __launch_bounds__(kRopeThreads)
     rope_tile_kernel(const __grid_constant__ RopeProblem problem, bool programmatic) {
@@ -83,16 +82,9 @@ __global__ void __launch_bounds__(kRopeThreads)
     const RopePieces at =
         kInterleaved ? RopePieces{begin + chunk * 16, begin + chunk * 16 + 8}
                      : RopePieces{begin + chunk * 8, begin + problem.rope_dim / 2 + chunk * 8};
-    simt::Packed<T> leaves[kRopeHeads];
-    const auto load = [&](int first_head) {
-#pragma unroll
-      for (int i = 0; i < kRopeHeads; ++i) {
-        const std::int64_t of = first_head + i * static_cast<int>(blockDim.y);
-        if (of < heads) leaves[i] = load_pieces(x + of * problem.x.head_stride, at);
-      }
-    };
-    int head = static_cast<int>(threadIdx.y);
-    if (head < heads) load(head);
+    int head = static_cast<int>(blockIdx.y * blockDim.y + threadIdx.y);
+    simt::Packed<T> leaf;
+    if (head < heads) leaf = load_pieces(x + head * problem.x.head_stride, at);
     const std::int64_t position = problem.position(token);
     const bool in_range = position >= 0 && position < problem.table_rows;
     float cos[kRopePairs], sin[kRopePairs];
@@ -111,22 +103,15 @@ __global__ void __launch_bounds__(kRopeThreads)
       for (int i = 0; i < kRopePairs; ++i) sin[i] = problem.inverse ? -sin[i] : sin[i];
     }
     while (head < heads) {
-#pragma unroll
-      for (int i = 0; i < kRopeHeads; ++i) {
-        const std::int64_t of = head + i * static_cast<int>(blockDim.y);
-        if (of >= heads) break;
-        if (in_range) {
-          rotate_leaf<T, kInterleaved>(leaves[i], cos, sin);
-        } else if (problem.in_place) {
-          break;
-        }
-        store_pieces(leaves[i], y + of * problem.y.head_stride, at);
+      if (in_range) rotate_leaf<T, kInterleaved>(leaf, cos, sin);
+      if (in_range || !problem.in_place) {
+        store_pieces(leaf, y + head * problem.y.head_stride, at);
       }
-      head += kRopeHeads * static_cast<int>(blockDim.y);
-      if (head < heads) load(head);
+      head += static_cast<int>(gridDim.y * blockDim.y);
+      if (head < heads) leaf = load_pieces(x + head * problem.x.head_stride, at);
     }
   }
-  if (!problem.in_place) {  // the elements beside them, eight at a time
+  if (!problem.in_place && blockIdx.y == 0) {  // the elements beside them, eight at a time
     const int before = static_cast<int>(problem.rope_offset) / 8;
     const int skipped = static_cast<int>(problem.rope_dim) / 8;
     const int others = static_cast<int>(problem.head_dim) / 8 - skipped;
@@ -169,8 +154,11 @@ base::Status launch_rope_tiles(const RopeProblem& problem, const simt::LaunchOpt
   unsigned x = 1;
   while (x < kRopeThreads && x < problem.rope_dim / (2 * kRopePairs)) x *= 2;
   const auto heads = static_cast<unsigned>(std::min<std::int64_t>(problem.heads, kRopeThreads));
-  const unsigned y = std::min(kRopeThreads / x, (heads + kRopeHeads - 1) / kRopeHeads);
-  const dim3 grid(static_cast<unsigned>(problem.tokens)), block(x, y);
+  const unsigned y = std::min(kRopeThreads / x, heads);
+  // Few tokens: a head a thread; many: a CTA a token, which has its factors once.
+  const bool few = problem.tokens <= 2 * std::int64_t{options.device.multiprocessors};
+  const dim3 grid(static_cast<unsigned>(problem.tokens), few ? (heads + y - 1) / y : 1),
+      block(x, y);
   return problem.style == RopeStyle::kGptj
              ? simt::launch<rope_tile_kernel<T, true>>("rope_tile_kernel", grid, block, options,
                                                        problem, options.programmatic)

@@ -149,6 +149,11 @@ TEST(SiluMulQuantizeProperty, CudaEveryRowLength) {
   if (runners.empty()) GTEST_SKIP() << "no CUDA device";
   testing::expect_every_row_length(silu_mul_quantize_case, 46'000'000, runners);
 }
+TEST(SiluMulQuantizeProperty, CudaManyRows) {
+  const std::vector<testing::Runner> runners = testing::cuda_runners();
+  if (runners.empty()) GTEST_SKIP() << "no CUDA device";
+  testing::expect_many_rows(silu_mul_quantize_case, 56'000'000, 100, runners);
+}
 
 }  // namespace
 }  // namespace halfbyte::ops

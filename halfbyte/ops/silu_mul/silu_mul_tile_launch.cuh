@@ -29,8 +29,11 @@ inline simt::TilePlan silu_mul_tile_plan(const SiluMulProblem& problem,
   return simt::tile_plan({.rows = problem.rows(),
                           .columns = problem.columns,
                           .multiprocessors = device.multiprocessors,
+                          .shared_bytes = simt::most_shared_bytes(),
+                          .element_bytes = base::dtype_bytes(problem.gate_up.dtype),
                           .whole_rows = target != nullptr && target->scale_a_row(),
-                          .plain = is_plain(problem, target)});
+                          .plain = is_plain(problem, target),
+                          .row_scales = target != nullptr && target->scale_a_row()});
 }
 
 template <class Source>
