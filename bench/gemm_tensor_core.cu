@@ -5,10 +5,9 @@
 // A. Build, from the root, after a CUDA build in build/:
 //   nvcc -std=c++20 -O3 --fmad=false -gencode=arch=compute_90a,code=sm_90a -DHALFBYTE_WITH_CUDA=1
 //     '-DHALFBYTE_CUDA_ARCHS="90a"' -I. -Ibuild/include -o gemm_tensor_core
-//     bench/gemm_tensor_core.cu halfbyte/ops/gemm/gemm_cuda_tensor_core.cu
-//     halfbyte/ops/gemm/gemm_cuda_tensor_core_rows.cu halfbyte/ops/gemm/gemm_tensor_core_plan.cpp
-//     halfbyte/ops/gemm/gemm_cuda_{dequantize,finish,lt}.cu halfbyte/ops/gemm/gemm_cuda_fp8*.cu
-//     -ldl
+//     bench/gemm_tensor_core.cu halfbyte/ops/gemm/gemm_cuda_tensor_core*.cu
+//     halfbyte/ops/gemm/gemm_tensor_core_plan.cpp halfbyte/ops/gemm/gemm_cuda_fp8*.cu
+//     halfbyte/ops/gemm/gemm_cuda_{dequantize,finish,lt}.cu -ldl
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
