@@ -146,8 +146,13 @@ class Bench(CliTest):
                              [("l.2.norm", False), ("l.10.norm", True)])
             self.assertTrue(all(r["bits_equal"] for r in rows))
 
+    def test_explain(self):
+        run = self.run_program("bench", "gemm", "--explain", "--shapes", "1x16x64,3x32x64")
+        self.assertEqual([line.split(":")[0] for line in run.stdout.splitlines()], ["1x16x64", "3x32x64"])
+        self.assertIn("exact", run.stdout)
+
     def test_refusals(self):
-        for args, says in ((["relu"], "'relu'"),
+        for args, says in ((["rmsnorm", "--explain"], "--explain"), (["relu"], "'relu'"),
                            (["gemm", "--shapes", "1x4096"], "MxNxK"),
                            (["gemm", "--shapes", "1x16x8"], "columns"),
                            (["gemm", "--plan", "fp8", "--shapes", "1x16x16"], "method"),

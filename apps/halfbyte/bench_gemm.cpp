@@ -11,6 +11,7 @@
 #include "apps/halfbyte/gemm_plans.h"
 #include "apps/halfbyte/op_tensors.h"
 #include "halfbyte/formats/scale_layout.h"
+#include "halfbyte/ops/gemm/gemm_explain.h"
 #include "halfbyte/ops/gemm/gemm_silu_mul.h"
 #include "halfbyte/ops/silu_mul/silu_mul.h"
 
@@ -168,6 +169,50 @@ GemmMethod bench_plan(std::string_view name) {
     if (known == name) return value;
   }
   return GemmMethod::kAuto;
+}
+
+base::Result<std::string> explain_product(const BenchOptions& options, BenchShape shape) {
+  const base::Device device = options.backend == base::Backend::kCuda ? kCudaDevice : kHost;
+  const auto tensor = [&](DType dtype, std::initializer_list<std::int64_t> sizes) {
+    return base::TensorView(nullptr, dtype, sizes, device);
+  };
+  const Format format = options.spec.format;
+  const std::int64_t m = shape.rows, n = shape.columns, k = shape.inner;
+  const std::int64_t blocks = k / formats::block_elements(format);
+  float one = 1.0f;
+  ops::GemmArgs args;
+  args.method = options.plan;
+  args.b.format = format;
+  args.b.rows = n;
+  args.b.columns = k;
+  args.b.form = bench_weights(options);
+  if (args.b.form == WeightForm::kPrepared) {
+    args.b.prepared = tensor(DType::kU8, {ops::prepared_weight_bytes(format, n, k)});
+  } else {
+    args.b.codes = tensor(DType::kU8, {n, k / 2});
+    args.b.scales = tensor(DType::kU8, {n, blocks});
+  }
+  if (format == Format::kNvfp4) {
+    args.b.scale = base::TensorView(&one, DType::kF32, {1});
+    args.b.scale_kind = ops::ScaleKind::kDecode;
+  }
+  if (options.activations16) {
+    args.a = tensor(options.dtype == DType::kF16 ? DType::kF16 : DType::kBF16, {m, k});
+  } else {
+    args.a_packed.format = format;
+    args.a_packed.layout = options.spec.layout;
+    args.a_packed.rows = m;
+    args.a_packed.columns = k;
+    args.a_packed.codes = tensor(DType::kU8, {m, k / 2});
+    args.a_packed.scales =
+        tensor(DType::kU8, {formats::scale_bytes(options.spec.layout, m, blocks)});
+    args.a_packed.scale = args.b.scale;
+    args.a_packed.scale_kind = args.b.scale_kind;
+  }
+  args.c = tensor(options.dtype, {m, n});
+  Execution execution;
+  execution.backend = options.backend;
+  return ops::explain_gemm(args, execution);
 }
 
 BenchCase bench_gemm(const BenchOptions& options, BenchShape shape) {

@@ -22,7 +22,7 @@ constexpr BenchOperator kOperators[] = {
     {"silu_mul", "--interleave", bench_silu_mul},
     {"silu_mul_quantize", HALFBYTE_QUANTIZE_OPTIONS " --interleave", bench_silu_mul_quantize},
     {"rope", "--head-dim --style", bench_rope},
-    {"gemm", "--format --layout --activations --weights --plan", bench_gemm, true},
+    {"gemm", "--format --layout --activations --weights --plan --explain", bench_gemm, true},
     {"gemm_silu_mul_quantize",
      HALFBYTE_QUANTIZE_OPTIONS " --interleave --activations --weights --plan",
      bench_gemm_silu_mul_quantize, true},

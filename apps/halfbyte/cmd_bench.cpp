@@ -38,7 +38,7 @@ struct Options {
   std::string backend = "auto", dtype = "bf16", format = "nvfp4", layout = "linear";
   std::string activations = "fp4", weights, plan = "auto";
   std::string second_layout, scale = "tensor", per = "tensor", style = "neox";
-  bool residual = false, normed = false, quick = false;
+  bool residual = false, normed = false, quick = false, explain = false;
   int threads = 0, head_dim = 0, interleave = 0;
   std::vector<CLI::Option*> of_operators;  // those that not every operator takes
 };
@@ -131,6 +131,25 @@ Status measure_shapes(const Options& words, Bench& bench, BenchReport& report) {
   return {};
 }
 
+// --explain: what would be timed, a line a shape.
+ExitCode explain(const Options& words) {
+  const BenchOperator* op = find_bench_operator(words.op);
+  const auto lines = [&]() -> Status {
+    HALFBYTE_RETURN_IF_ERROR(check_words(*op, words));
+    const Result<std::vector<BenchShape>> shapes =
+        parse_shapes(words.shapes.empty() ? kDefaultProducts : words.shapes, op->name, true);
+    if (!shapes.ok()) return shapes.status();
+    for (const BenchShape shape : shapes.value()) {
+      const Result<std::string> text = explain_product(bench_options(words), shape);
+      if (!text.ok()) return text.status();
+      fmt::print("{}: {}\n", shape.name(), text.value());
+    }
+    return {};
+  };
+  const Status status = lines();
+  return status.ok() ? kExitOk : print_error(status);
+}
+
 Status measure_model(const Options& words, Bench& bench, const ModelNorms& model,
                      BenchReport& report) {
   report.model = words.model;
@@ -167,6 +186,7 @@ Status measure(const Options& words, BenchReport& report) {
 }
 
 ExitCode run(const Options& words) {
+  if (words.explain && find_bench_operator(words.op) != nullptr) return explain(words);
   BenchReport report;
   if (const Status status = measure(words, report); !status.ok()) return print_error(status);
   if (words.json == "-") {
@@ -227,7 +247,9 @@ void add_operator_options(CLI::App& parser, Options& words) {
                       "plain or prepared (default: plain on the CPU, prepared on CUDA)")
           ->check(one_of({"plain", "prepared"})),
       parser.add_option("--plan", words.plan, "auto (default), exact, tensor_core, dequantize, ..")
-          ->check(one_of({"auto", "exact", "tensor_core", "dequantize", "fp8", "block_scaled"}))};
+          ->check(one_of({"auto", "exact", "tensor_core", "dequantize", "fp8", "block_scaled"})),
+      parser.add_flag("--explain", words.explain,
+                      "which kernel a product would take, and why; nothing is timed")};
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ BODIES = {
     "copy_async16": "emulation::copy_async(to, from);",
     "commit_copies": "emulation::commit_copies();",
     "wait_copies": "emulation::wait_copies(kPending);",
+    "store_global16": "std::memcpy(to, &v, 16);",
     "load_shared16": "uint4 v; std::memcpy(&v, emulation::shared_at(at, 16), 16); return v;",
     "load_shared8": "uint2 v; std::memcpy(&v, emulation::shared_at(at, 8), 8); return v;",
     "load_shared4": "std::uint32_t v; std::memcpy(&v, emulation::shared_at(at, 4), 4); return v;",

@@ -3,6 +3,7 @@
 #include "halfbyte/base/float_environment.h"
 #include "halfbyte/ops/common/dispatch.h"
 #include "halfbyte/ops/gemm/gemm_arguments.h"
+#include "halfbyte/ops/gemm/gemm_explain.h"
 #include "halfbyte/ops/gemm/gemm_kernels.h"
 #include "halfbyte/ops/gemm/gemm_run.h"
 
@@ -65,10 +66,26 @@ Result<std::size_t> gemm_workspace_bytes(const GemmArgs& args, const Execution& 
   return resolved.value().workspace_bytes;
 }
 
+Result<std::string> explain_gemm(const GemmArgs& args, const Execution& execution) {
+  const Result<Resolved> resolved = resolve(args, execution, GemmCheck::kShapes);
+  if (!resolved.ok()) return base::in_operator("explain_gemm", resolved.status());
+  const auto& [problem, choice, workspace_bytes] = resolved.value();
+  if (!choice.cuda) {
+    return std::string(base::cpu_level_name(choice.cpu_level)) +
+           " on the cpu: exact, the only way there, whatever M";
+  }
+  Result<std::string> text = cuda::explain_gemm(problem, args.c.device);
+  if (!text.ok()) return base::in_operator("explain_gemm", text.status());
+  return text.value() + "; " + std::to_string(workspace_bytes) + " bytes of workspace";
+}
+
 #ifndef HALFBYTE_WITH_CUDA
 // choose_implementation refuses CUDA tensors in such a build before these could be reached.
 namespace cuda {
 Result<std::size_t> gemm_workspace_bytes(const GemmProblem&, base::Device) {
+  return base::unsupported("no CUDA kernels in this build");
+}
+Result<std::string> explain_gemm(const GemmProblem&, base::Device) {
   return base::unsupported("no CUDA kernels in this build");
 }
 Status gemm(const GemmProblem&, base::Device, const Execution&) {

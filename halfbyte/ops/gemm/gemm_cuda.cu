@@ -4,6 +4,7 @@
 #include "halfbyte/ops/gemm/gemm_cublaslt.h"
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
 #include "halfbyte/ops/gemm/gemm_cuda_tensor_core.h"
+#include "halfbyte/ops/gemm/gemm_explain.h"
 #include "halfbyte/simt/launch.cuh"
 
 namespace halfbyte::ops::cuda {
@@ -56,6 +57,12 @@ base::Result<std::size_t> gemm_workspace_bytes(const GemmProblem& problem, base:
     default:
       return std::size_t{0};
   }
+}
+
+base::Result<std::string> explain_gemm(const GemmProblem& problem, base::Device device) {
+  const base::Result<GemmPlan> plan = plan_for(problem, device);
+  if (!plan.ok()) return plan.status();
+  return to_string(plan.value());
 }
 
 base::Status gemm(const GemmProblem& problem, base::Device device,
