@@ -56,7 +56,7 @@ enum class GemmKernelKind { kDecode, kStream, kAny, kDequantize, kTensorCore, kF
 
 // Rows of A from which kAuto takes a bounded way (docs/performance.md): the tensor-core kernel, or,
 // where that is impossible, cuBLASLt. W4A16 is bounded in any case.
-inline constexpr std::int64_t kTensorCoreFromRows = 33, kTensorCoreFromRows16Bit = 9;
+inline constexpr std::int64_t kTensorCoreFromRows = 17, kTensorCoreFromRows16Bit = 9;
 inline constexpr std::int64_t kDequantizeRows = 65;
 // The same for rows in groups, of which that many fall to a group on average: the tensor-core
 // kernel.
