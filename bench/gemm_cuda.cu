@@ -29,20 +29,12 @@
 #include <string>
 #include <vector>
 
+#include "bench/gemm_timing.cuh"
 #include "halfbyte/ops/gemm/gemm_cublaslt.h"
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
 
 using namespace halfbyte;
 using namespace halfbyte::ops;
-
-#define CHECK(call)                                                                 \
-  do {                                                                              \
-    const cudaError_t error_ = (call);                                              \
-    if (error_ != cudaSuccess) {                                                    \
-      std::printf("%s line %d: %s\n", #call, __LINE__, cudaGetErrorString(error_)); \
-      std::exit(1);                                                                 \
-    }                                                                               \
-  } while (0)
 
 namespace {
 
@@ -53,16 +45,6 @@ const std::vector<std::pair<std::int64_t, std::int64_t>> kShapes = {
     {28672, 4096}, {4096, 14336}, {6144, 4096},  {4096, 4096},
     {57344, 8192}, {8192, 28672}, {10240, 8192}, {8192, 8192}};
 
-void check(const base::Status& status) {
-  if (status.ok()) return;
-  std::printf("%s\n", status.message().c_str());
-  std::exit(1);
-}
-
-__device__ std::uint32_t hash(std::uint32_t x) {
-  x ^= x >> 16, x *= 0x7feb352du, x ^= x >> 15, x *= 0x846ca68bu;
-  return x ^ x >> 16;
-}
 // Units of prepared weights with ordinary scales.
 __global__ void fill_units(std::uint8_t* units, std::int64_t words, int unit_words, bool nvfp4,
                            std::uint32_t seed) {
@@ -115,38 +97,6 @@ struct Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 };
-
-// Microseconds of one of the graph's launches.
-double time_graph(const std::function<void(int, cudaStream_t)>& launch, int launches = kLaunches) {
-  cudaStream_t stream;
-  CHECK(cudaStreamCreate(&stream));
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < launches; ++i) launch(i, stream);
-  CHECK(cudaStreamEndCapture(stream, &graph));
-  CHECK(cudaGraphInstantiate(&exec, graph, 0));
-  cudaEvent_t begin, end;
-  CHECK(cudaEventCreate(&begin));
-  CHECK(cudaEventCreate(&end));
-  std::vector<float> times;
-  for (int replay = 0; replay < 12; ++replay) {
-    CHECK(cudaEventRecord(begin, stream));
-    CHECK(cudaGraphLaunch(exec, stream));
-    CHECK(cudaEventRecord(end, stream));
-    CHECK(cudaEventSynchronize(end));
-    float ms = 0;
-    CHECK(cudaEventElapsedTime(&ms, begin, end));
-    if (replay >= 3) times.push_back(ms);
-  }
-  CHECK(cudaEventDestroy(begin));
-  CHECK(cudaEventDestroy(end));
-  CHECK(cudaGraphExecDestroy(exec));
-  CHECK(cudaGraphDestroy(graph));
-  CHECK(cudaStreamDestroy(stream));
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2] * 1000.0 / launches;
-}
 
 int copies_of(std::int64_t bytes) {
   return static_cast<int>(std::max<std::int64_t>(2, (3 * kCacheBytes + bytes - 1) / bytes));

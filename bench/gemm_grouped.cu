@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/gemm_timing.cuh"
 #include "halfbyte/ops/gemm/gemm_cublaslt.h"
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
 #include "halfbyte/ops/gemm/gemm_cuda_tensor_core.h"
@@ -26,31 +27,12 @@
 using namespace halfbyte;
 using namespace halfbyte::ops;
 
-#define CHECK(call)                                                                 \
-  do {                                                                              \
-    const cudaError_t error_ = (call);                                              \
-    if (error_ != cudaSuccess) {                                                    \
-      std::printf("%s line %d: %s\n", #call, __LINE__, cudaGetErrorString(error_)); \
-      std::exit(1);                                                                 \
-    }                                                                               \
-  } while (0)
-
 namespace {
 
 constexpr std::int64_t kExperts = 128, kTop = 8;
 constexpr int kRoutings = 16, kCopies = 2;  // launch i: routing i, copy i of the weights
 const GemmDevice kDevice{90, 132, 227 * 1024, ""};
 
-void check(const base::Status& status) {
-  if (status.ok()) return;
-  std::printf("%s\n", status.message().c_str());
-  std::exit(1);
-}
-
-__device__ std::uint32_t hash(std::uint32_t x) {
-  x ^= x >> 16, x *= 0x7feb352du, x ^= x >> 15, x *= 0x846ca68bu;
-  return x ^ x >> 16;
-}
 enum class Fill { kUnits, kMxfp4Units, kBytes, kE4m3, kE8m0, kBf16 };
 __global__ void fill(std::uint32_t* to, std::int64_t words, std::uint32_t seed, Fill what) {
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
@@ -113,38 +95,6 @@ struct Buffer {
     return reinterpret_cast<const T*>(data);
   }
 };
-
-// Microseconds of one of the graph's launches; median of 9 replays after 2.
-double time_graph(const std::function<void(int, cudaStream_t)>& launch, int launches) {
-  cudaStream_t stream;
-  CHECK(cudaStreamCreate(&stream));
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < launches; ++i) launch(i, stream);
-  CHECK(cudaStreamEndCapture(stream, &graph));
-  CHECK(cudaGraphInstantiate(&exec, graph, 0));
-  cudaEvent_t begin, end;
-  CHECK(cudaEventCreate(&begin));
-  CHECK(cudaEventCreate(&end));
-  std::vector<float> times;
-  for (int replay = 0; replay < 11; ++replay) {
-    CHECK(cudaEventRecord(begin, stream));
-    CHECK(cudaGraphLaunch(exec, stream));
-    CHECK(cudaEventRecord(end, stream));
-    CHECK(cudaEventSynchronize(end));
-    float ms = 0;
-    CHECK(cudaEventElapsedTime(&ms, begin, end));
-    if (replay >= 2) times.push_back(ms);
-  }
-  CHECK(cudaEventDestroy(begin));
-  CHECK(cudaEventDestroy(end));
-  CHECK(cudaGraphExecDestroy(exec));
-  CHECK(cudaGraphDestroy(graph));
-  CHECK(cudaStreamDestroy(stream));
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2] * 1000.0 / launches;
-}
 
 // Where each expert's rows begin, for random tokens; bench/torch_grouped.py draws the same.
 struct Routing {
