@@ -282,7 +282,7 @@ TEST(GemmSiluMulPlan, WhatOneKernelTakes) {
   problem.target.mode = ScaleMode::kRow;
   expect_composed(problem, "scale");
   problem = good;
-  problem.product.groups = 4;
+  problem.product.groups = kGateUpMaxTokens;  // a row each
   expect_composed(problem, "groups");
   problem = good;
   problem.product.m = kGateUpMaxTokens + 1;
