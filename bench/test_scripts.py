@@ -42,7 +42,7 @@ def test_plot_of_a_sample(tmp_path: Path, ending: str) -> None:
 def test_plot_of_committed_results(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     results = [path for path in sorted((BENCH / "results").glob("*.json"))
-               if all("floor_us" in row for row in json.loads(path.read_text()).get("rows", [{}]))]
+               if all("fused_us" in row for row in json.loads(path.read_text()).get("rows", [{}]))]
     assert results
     for path in results:
         out = tmp_path / "one.png"
