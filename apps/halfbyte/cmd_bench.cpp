@@ -112,12 +112,15 @@ Status check_words(const BenchOperator& op, const Options& words) {
   return base::invalid_argument("--cpu-level", "one of " + names, "'" + words.cpu_level + "'");
 }
 
-Status measure_shapes(const Options& words, Bench& bench, BenchReport& report) {
+Result<std::vector<BenchShape>> shapes_of(const Options& words, const BenchOperator& op) {
   const std::string text = !words.shapes.empty() ? words.shapes
-                           : report.op->product  ? kDefaultProducts
+                           : op.product          ? kDefaultProducts
                                                  : kDefaultShapes;
-  const Result<std::vector<BenchShape>> shapes =
-      parse_shapes(text, report.op->name, report.op->product);
+  return parse_shapes(text, op.name, op.product);
+}
+
+Status measure_shapes(const Options& words, Bench& bench, BenchReport& report) {
+  const Result<std::vector<BenchShape>> shapes = shapes_of(words, *report.op);
   if (!shapes.ok()) return shapes.status();
   ProgressBar bar("bench");
   const auto total = static_cast<std::int64_t>(shapes.value().size());
@@ -136,8 +139,7 @@ ExitCode explain(const Options& words) {
   const BenchOperator* op = find_bench_operator(words.op);
   const auto lines = [&]() -> Status {
     HALFBYTE_RETURN_IF_ERROR(check_words(*op, words));
-    const Result<std::vector<BenchShape>> shapes =
-        parse_shapes(words.shapes.empty() ? kDefaultProducts : words.shapes, op->name, true);
+    const Result<std::vector<BenchShape>> shapes = shapes_of(words, *op);
     if (!shapes.ok()) return shapes.status();
     for (const BenchShape shape : shapes.value()) {
       const Result<std::string> text = explain_product(bench_options(words), shape);

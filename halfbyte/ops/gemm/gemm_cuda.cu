@@ -33,13 +33,6 @@ base::Result<GemmPlan> plan_for(const GemmProblem& problem, base::Device device)
   return gemm_plan(problem, found.value());
 }
 
-base::Status launch_fp8_on(const GemmProblem& problem, base::Device device,
-                           const base::Execution& execution) {
-  const base::Result<GemmDevice> found = gemm_device(device);
-  if (!found.ok()) return found.status();
-  return launch_fp8(problem, found.value(), execution.stream, execution.workspace);
-}
-
 }  // namespace
 
 base::Result<std::size_t> gemm_workspace_bytes(const GemmProblem& problem, base::Device device) {
@@ -69,7 +62,9 @@ base::Status gemm(const GemmProblem& problem, base::Device device,
                   const base::Execution& execution) {
   const simt::DeviceScope scope(device);
   HALFBYTE_RETURN_IF_ERROR(scope.status());
-  const base::Result<GemmPlan> plan = plan_for(problem, device);
+  const base::Result<GemmDevice> found = gemm_device(device);
+  if (!found.ok()) return found.status();
+  const base::Result<GemmPlan> plan = gemm_plan(problem, found.value());
   if (!plan.ok()) return plan.status();
   switch (plan.value().kind) {
     case GemmKernelKind::kTensorCore:
@@ -78,7 +73,7 @@ base::Status gemm(const GemmProblem& problem, base::Device device,
     case GemmKernelKind::kDequantize:
       return launch_dequantize(problem, execution.stream, execution.workspace);
     case GemmKernelKind::kFp8:
-      return launch_fp8_on(problem, device, execution);
+      return launch_fp8(problem, found.value(), execution.stream, execution.workspace);
     case GemmKernelKind::kBlockScaled:
       return launch_block_scaled(problem, execution.stream, execution.workspace);
     case GemmKernelKind::kDecode:

@@ -23,11 +23,7 @@ bool aligned16(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 
 // cuBLASLt has no fp32 scales of rows beside those of blocks: it writes C where one factor is for
 // all and no bias is given, else fp32 sums go through the workspace.
 bool writes_directly(const GemmProblem& problem) {
-  const std::int64_t sixteen_bytes = 16 / base::dtype_bytes(problem.c_dtype);
-  return problem.a_scale.stride == 0 && problem.bias == nullptr &&
-         problem.c_rows.inner_rows == problem.c_rows.rows &&
-         problem.c_rows.inner_stride >= problem.n &&
-         problem.c_rows.inner_stride % sixteen_bytes == 0 && aligned16(problem.c);
+  return problem.a_scale.stride == 0 && is_direct_output(problem);
 }
 
 }  // namespace
@@ -63,25 +59,16 @@ base::Status launch_block_scaled(const GemmProblem& problem, void* stream, void*
     HALFBYTE_RETURN_IF_ERROR(launch_alpha(problem, true, alpha, stream));
     return cublaslt::matmul(product, stream);
   }
-  product.stride = problem.n;
-  product.output = base::DType::kF32;
-  product.d = base + kSumsOffset;
   FinishArgs finish;
-  finish.sums = static_cast<const float*>(product.d);
   finish.stride = problem.n;
   // Parts of rows are tiles of 128 rows of scales, whole ones but for the last.
-  const std::int64_t most = rows_of_sums(problem.n);
-  for (std::int64_t first = 0; first < problem.m; first += most) {
-    product.m = std::min(most, problem.m - first);
-    product.a = problem.a_codes + first * problem.k / 2;
-    product.a_scales =
-        problem.a_scales + formats::scale_row_offset(ScaleLayout::k128x4, first, problem.blocks());
-    HALFBYTE_RETURN_IF_ERROR(cublaslt::matmul(product, stream));
-    finish.first = first;
-    finish.rows = product.m;
-    HALFBYTE_RETURN_IF_ERROR(launch_finish(problem, finish, stream));
-  }
-  return {};
+  return multiply_by_rows(problem, product, finish, base + kSumsOffset, stream,
+                          [&](cublaslt::Matmul& part, std::int64_t first) {
+                            part.a = problem.a_codes + first * problem.k / 2;
+                            part.a_scales = problem.a_scales +
+                                            formats::scale_row_offset(ScaleLayout::k128x4, first,
+                                                                      problem.blocks());
+                          });
 }
 
 }  // namespace halfbyte::ops::cuda

@@ -50,6 +50,20 @@ __global__ void alpha_kernel(const __grid_constant__ GemmProblem problem, bool s
 
 }  // namespace
 
+bool is_direct_output(const GemmProblem& problem) {
+  const std::int64_t sixteen_bytes = 16 / base::dtype_bytes(problem.c_dtype);
+  return problem.bias == nullptr && problem.c_rows.inner_rows == problem.c_rows.rows &&
+         problem.c_rows.inner_stride >= problem.n &&
+         problem.c_rows.inner_stride % sixteen_bytes == 0 &&
+         reinterpret_cast<std::uintptr_t>(problem.c) % 16 == 0;
+}
+
+std::int64_t rows_of_sums(std::int64_t n) {
+  constexpr std::int64_t kBytes = std::int64_t{48} << 20, kMultipleOfRows = 128, kLeast = 256;
+  return std::max(kBytes / 4 / std::max<std::int64_t>(n, 1) / kMultipleOfRows * kMultipleOfRows,
+                  kLeast);
+}
+
 base::Status launch_alpha(const GemmProblem& problem, bool scaled, float* alpha, void* stream) {
   alpha_kernel<<<1, 1, 0, static_cast<cudaStream_t>(stream)>>>(problem, scaled, alpha);
   return simt::launch_status("gemm");

@@ -39,8 +39,4 @@ std::size_t fp8_workspace_bytes(const GemmProblem& problem);
 base::Status launch_block_scaled(const GemmProblem& problem, void* stream, void* workspace);
 std::size_t block_scaled_workspace_bytes(const GemmProblem& problem);
 
-// Rows of C whose fp32 sums, of n columns, those two hold in the workspace at once: about what
-// stays in the L2, a multiple of 128.
-std::int64_t rows_of_sums(std::int64_t n);
-
 }  // namespace halfbyte::ops::cuda

@@ -131,8 +131,8 @@ __device__ __forceinline__ void multiply_simple(const StreamArgs& args, std::uin
   if (early_weights) wait_for_kernel_before();
   scales.load<kKind>(args, chunk);
   if (is_quantized(kKind) && args.copies) {
-    if (early_weights) copy_rows(args, codes, scale_bytes);
     if (early_weights) {
+      copy_rows(args, codes, scale_bytes);
       wait_copies<0>();
     } else {
       wait_copies<1>();  // but for the weights
@@ -180,9 +180,7 @@ __device__ __forceinline__ float simple_sum(const StreamArgs& args, const std::u
 
 #endif  // __CUDA_ARCH__
 
-// One phase, one chunk of regular rows (StreamPlan::simple). Until its first weights are asked for
-// the memory is idle, and instructions come from memory too: so the common case has a kernel that
-// is short.
+// Multiplies, then adds up the parts' sums.
 template <StreamKind kKind, int kTiles, int kShared>
 __global__ void __launch_bounds__(kStreamThreads, 1)
     simple_stream_kernel(const __grid_constant__ StreamArgs args) {

@@ -255,7 +255,7 @@ __device__ __forceinline__ void stage_copied(const StreamArgs& args, const Strea
 // The pieces of a round of a regular chunk, kAhead of each thread at a time.
 template <StreamKind kKind, int kTiles, bool kLinear>
 struct StreamStage {
-  static constexpr int kAhead = is_quantized(kKind) ? 4 : 2;
+  static constexpr int kAhead = is_quantized(kKind) ? kStreamPiecesAhead : 2;
   StreamPiece<kKind> pieces[kAhead];
 
   // From piece `first` of this thread on.

@@ -159,10 +159,12 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
   const char* no = !problem.quantized && problem.method == GemmMethod::kExact
                        ? "W4A16 is exact without tensor cores alone"
                        : no_stream(problem, device);
-  if (no == nullptr && !empty) {
+  const auto try_stream = [&] {
+    if (no != nullptr || empty || plan.stream.stages != 0) return;
     plan.stream = plan_stream(problem, device);
     if (plan.stream.stages == 0) no = "shared memory is too small";
-  }
+  };
+  if (problem.m <= kStreamRows) try_stream();
   // Measured on an H200 (docs/performance.md): the short stream kernel is the faster one.
   const bool prefers_stream = no == nullptr && plan.stream.simple && problem.m <= kStreamRows &&
                               problem.m * plan.stream.slices <= kStreamRowSlices;
@@ -181,6 +183,7 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
       return plan;
     }
   }
+  try_stream();
   if (no != nullptr) {
     if (problem.method == GemmMethod::kTensorCore) {
       return base::unsupported(std::string("method: tensor_core: ") + no);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "halfbyte/ops/gemm/gemm_stream_layout.h"
 #include "halfbyte/ops/gemm/gemm_stream_plan.h"
 #include "halfbyte/ops/gemm/gemm_weights_math.h"
 
@@ -40,7 +41,7 @@ inline bool copies_rows(const GemmProblem& problem, const StreamPlan& plan) {
   if (!problem.quantized || !plan.simple) return false;
   const auto is_even = [](const void* p) { return reinterpret_cast<std::intptr_t>(p) % 16 == 0; };
   const std::int64_t scales = problem.blocks();
-  constexpr std::int64_t kHeld = 2 * 4 * kStreamThreads * 8;  // columns: two times kAhead pieces
+  constexpr std::int64_t kHeld = 2 * kStreamPiecesAhead * kStreamThreads * 8;  // columns
   return problem.m * problem.k > kHeld && problem.k % 32 == 0 && scales % 16 == 0 &&
          is_even(problem.a_codes) && is_even(problem.a_scales) &&
          problem.a_rows.inner_stride % 16 == 0 &&

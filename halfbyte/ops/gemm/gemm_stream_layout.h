@@ -14,6 +14,9 @@ inline constexpr int kStreamHeaderBytes = 2 * kStreamMaxTokens * kStreamRowBytes
 // A StreamRow's place that no chunk of so few rows needs holds zeros, where slices share columns.
 inline constexpr int kStreamZeros = kStreamHeaderBytes - kStreamRowBytes;
 
+// Pieces of A (eight columns) that a thread holds at once, W4A4.
+inline constexpr int kStreamPiecesAhead = 4;
+
 // Floats from one row of A's 16 sums to the next: no bank conflicts.
 inline constexpr int kStreamTokenStride = 20;
 
