@@ -171,6 +171,16 @@ std::uint32_t half_pair(float low, float high) {
   return numerics::round_to<numerics::Fp16>(low).bits |
          std::uint32_t{numerics::round_to<numerics::Fp16>(high).bits} << 16;
 }
+std::uint32_t permute_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t selector) {
+  const std::uint64_t from = std::uint64_t{b} << 32 | a;
+  std::uint32_t to = 0;
+  for (int i = 0; i < 4; ++i) {
+    const std::uint32_t by = selector >> (4 * i) & 15;
+    const auto byte = static_cast<std::uint32_t>(from >> (8 * (by & 7)) & 0xFF);
+    to |= (by < 8 ? byte : (byte & 0x80u) != 0 ? 0xFFu : 0u) << (8 * i);
+  }
+  return to;
+}
 std::uint32_t times(std::uint32_t a, std::uint32_t b) {
   return half_pair(half_value(a) * half_value(b), half_value(a >> 16) * half_value(b >> 16));
 }

@@ -80,6 +80,8 @@ void wait_copies(int pending);
 float half_value(std::uint32_t bits);
 std::uint32_t half_pair(float low, float high);
 std::uint32_t times(std::uint32_t a, std::uint32_t b);
+// prmt.b32.
+std::uint32_t permute_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t selector);
 // mma.m16n8k16 of fp16, exact before one rounding to fp32.
 float4 product(const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1, float4 c);
 

@@ -23,6 +23,9 @@ BODIES = {
     "load_shared4": "std::uint32_t v; std::memcpy(&v, emulation::shared_at(at, 4), 4); return v;",
     "load_shared1": "std::uint8_t v; std::memcpy(&v, emulation::shared_at(at, 1), 1); return v;",
     "store_shared4": "std::memcpy(emulation::shared_at(at, 4), &v, 4);",
+    "store_shared8": "const std::uint32_t v[2] = {low, high}; "
+                     "std::memcpy(emulation::shared_at(at, 8), v, 8);",
+    "permute_bytes": "return emulation::permute_bytes(a, b, selector);",
     "low_half": "return emulation::half_value(pair);",
     "high_half": "return emulation::half_value(pair >> 16);",
     "xor_and": "return (a ^ b) & mask;",

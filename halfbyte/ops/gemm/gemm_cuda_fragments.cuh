@@ -46,6 +46,10 @@ __device__ __forceinline__ std::uint32_t load_shared1(std::uint32_t at) {
 __device__ __forceinline__ void store_shared4(std::uint32_t at, std::uint32_t v) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
 }
+__device__ __forceinline__ void store_shared8(std::uint32_t at, std::uint32_t low,
+                                              std::uint32_t high) {
+  asm volatile("st.shared.v2.u32 [%0], {%1,%2};" ::"r"(at), "r"(low), "r"(high) : "memory");
+}
 __device__ __forceinline__ float low_half(std::uint32_t pair) {
   float f;
   asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %1;\ncvt.f32.f16 %0, l;\n}" : "=f"(f) : "r"(pair));

@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
   issue(ring.first);  // the other stages once A is there, as in multiply_simple
   if (early_weights) wait_for_kernel_before();
 
-  StreamStage<kKind, kTiles, false> stage;
+  StreamStage<kKind, kTiles, 1, false> stage;
   StreamScales scales;
   StreamChunk chunk{};
   bool first_phase = true, odd_phase = false;

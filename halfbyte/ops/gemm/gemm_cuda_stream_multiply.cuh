@@ -145,7 +145,9 @@ __device__ __forceinline__ StreamActivations<kTiles> activations_at(std::uint32_
   StreamActivations<kTiles> a;
 #pragma unroll
   for (int i = 0; i < kTiles; ++i) {
-    a.fragments[i] = act + min(8 * i + lane / 4, rows - 1) * kStreamPairBytes + lane % 4 * 16;
+    const int m = min(8 * i + lane / 4, rows - 1);
+    a.fragments[i] = act + static_cast<std::uint32_t>(m * kStreamPairBytes) +
+                     (static_cast<std::uint32_t>(lane % 4 * 16) ^ stream_swizzle(m));
   }
   a.pair_bytes = static_cast<std::uint32_t>(rows * kStreamPairBytes);
   a.factors = smem_address(factors) + lane % 4 * 8;

@@ -114,13 +114,13 @@ __device__ __forceinline__ void multiply_simple(const StreamArgs& args, std::uin
   if (args.wait && !early_weights) wait_for_kernel_before();
   const std::uint32_t codes = smem_address(smem) + Ring::kStride;
   const std::uint32_t scale_bytes =
-      codes + static_cast<std::uint32_t>(args.halves * chunk.rows * 4);
-  StreamStage<kKind, kTiles, true> stage;
+      codes + static_cast<std::uint32_t>(args.pieces * chunk.rows * 8);
+  StreamStage<kKind, kTiles, kShared, true> stage;
   if (!early_weights) {
     if (is_quantized(kKind) && args.copies) {
       copy_rows(args, codes, scale_bytes);
     } else {
-      stage.load(args, chunk, 0, in, thread);
+      stage.load_first(args, chunk, 0, in);
     }
     __syncthreads();  // all of it
   }
@@ -138,7 +138,7 @@ __device__ __forceinline__ void multiply_simple(const StreamArgs& args, std::uin
       wait_copies<1>();  // but for the weights
     }
     __syncthreads();
-    stage_copied<kKind, kTiles>(args, in, codes, scale_bytes, act, factors);
+    stage_copied<kKind, kTiles, kShared>(args, in, codes, scale_bytes, act, factors);
     __syncthreads();  // the copy is read
   } else {
     stage.run(args, chunk, 0, in, !early_weights, act, factors);

@@ -1,6 +1,6 @@
 // Rows of A as fragments of fp16 tensor-core products in shared memory.
 //
-//   W4A4, NVFP4    e2m1 * S_a * 2^-7: at most 6 significant bits, exact
+//   W4A4, NVFP4    e2m1 * S_a * 2^-8: at most 6 significant bits, exact
 //   W4A4, MXFP4    e2m1; the scales stay apart, as they may be any power of two
 //   W4A16, fp16    x
 //   W4A16, bf16    x * 2^-e, one e a slice, so that the largest lies from 2^14 on: exact but for
@@ -31,18 +31,43 @@ __device__ __forceinline__ std::uint32_t times(std::uint32_t a, std::uint32_t b)
   asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
   return r;
 }
-// An E4M3 byte as fp16 S * 128, twice.
+// Byte i of the result is byte n % 8 of b:a, n the selector's nibble i; from 8 on, that byte's sign
+// bit eight times.
+__device__ __forceinline__ std::uint32_t permute_bytes(std::uint32_t a, std::uint32_t b,
+                                                       std::uint32_t selector) {
+  std::uint32_t r;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(selector));
+  return r;
+}
+// An E4M3 byte as fp16 S * 2^-8, twice: its bits, one exponent narrower.
 __device__ __forceinline__ std::uint32_t scale_pair(std::uint32_t byte) {
-  constexpr std::uint32_t kTwoTo15 = 0x78007800u, kNan = 0x7E007E00u;
+  constexpr std::uint32_t kNan = 0x7E007E00u;
   if ((byte & 0x7Fu) == formats::kE4m3Nan) return kNan;
   const std::uint32_t half = (byte & 0x80u) << 8 | (byte & 0x7Fu) << 7;
-  return times(half | half << 16, kTwoTo15);
+  return half | half << 16;
+}
+// Eight codes as fp16, two a word. The high byte of an e2m1 value's fp16 has all of it: four are
+// looked up at a time, four codes as the selector.
+__device__ __forceinline__ void make_values(std::uint32_t codes, std::uint32_t (&values)[4]) {
+  constexpr std::uint32_t kLow = 0x3E3C3800u, kHigh = 0x46444240u;  // 0, 0.5, 1, 1.5; 2, 3, 4, 6
+  constexpr std::uint32_t kSigns = 0x80808080u;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const std::uint32_t four = codes >> (16 * i);
+    // Below bit 7, a byte of `signs` is all ones for a negative code, else 0.
+    const std::uint32_t signs = permute_bytes(kSigns, kSigns, four);
+    const std::uint32_t bytes = permute_bytes(kLow, kHigh, four & 0x7777u) | (signs << 1 & kSigns);
+    values[2 * i] = permute_bytes(bytes, 0, 0x1404);
+    values[2 * i + 1] = permute_bytes(bytes, 0, 0x3424);
+  }
 }
 
-// Eight columns of a row of A, half a block of 16.
+// Sixteen columns of a row of A: a block of NVFP4, half a block of MXFP4.
+inline constexpr int kPieceColumns = 16, kSlicePieces = kSliceColumns / kPieceColumns;
+
 template <StreamKind kKind>
 struct StreamPiece {
-  static constexpr int kWords = is_quantized(kKind) ? 1 : 4;
+  static constexpr int kWords = is_quantized(kKind) ? 2 : 8;
   std::uint32_t words[kWords];
   std::uint32_t scale;  // its byte; 0 and no words: not in A
 
@@ -51,63 +76,44 @@ struct StreamPiece {
 #pragma unroll
     for (std::uint32_t& word : words) word = 0;
   }
-  // Of a regular chunk; kLinear: its scales' layout is known.
-  template <bool kLinear>
-  __device__ __forceinline__ void load(const StreamArgs& args, const StreamChunk& chunk, int token,
-                                       int half) {
-    const GemmProblem& problem = args.problem;
-    clear();
-    if (half >= args.halves) return;
-    const std::int64_t at =
-        (chunk.first_row + token) * args.row_bytes + half * std::int64_t{kWords * 4};
+  // From where it lies in memory.
+  __device__ __forceinline__ void load(const std::uint8_t* from, const std::uint8_t* scale_at) {
     if constexpr (is_quantized(kKind)) {
-      words[0] = *reinterpret_cast<const std::uint32_t*>(problem.a_codes + at);
-      constexpr std::uint32_t kHalves = formats::block_elements(format_of(kKind)) / 8;
-      const auto row = static_cast<std::uint32_t>(chunk.scale_row + token);
-      const std::uint32_t column = static_cast<std::uint32_t>(half) / kHalves;
-      const std::uint32_t columns = static_cast<std::uint32_t>(args.halves) / kHalves;
-      const ScaleLayout layout = kLinear ? ScaleLayout::kLinear : problem.a_layout;
-      scale = problem.a_scales[formats::scale_row_offset<std::uint32_t>(layout, row, columns) +
-                               formats::scale_column_offset<std::uint32_t>(layout, column)];
+      const auto v = *reinterpret_cast<const uint2*>(from);
+      words[0] = v.x, words[1] = v.y;
+      scale = *scale_at;
     } else {
-      const auto v =
-          *reinterpret_cast<const uint4*>(static_cast<const std::uint8_t*>(problem.x) + at);
-      words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const auto v = reinterpret_cast<const uint4*>(from)[i];
+        words[4 * i] = v.x, words[4 * i + 1] = v.y, words[4 * i + 2] = v.z, words[4 * i + 3] = v.w;
+      }
     }
   }
   // Of any chunk.
   __device__ __forceinline__ void load_any(const StreamArgs& args, const StreamChunk& chunk,
-                                           int token, int half) {
+                                           int token, int piece) {
     const GemmProblem& problem = args.problem;
     clear();
     const std::int64_t row = chunk.first_row + token;
     const std::int64_t scale_row = is_quantized(kKind) ? problem.a_scale_row(row, chunk.group) : 0;
-    if (half >= args.halves || scale_row < 0) return;
+    if (piece >= args.pieces || scale_row < 0) return;
     const std::uint8_t* from = is_quantized(kKind) ? problem.a_codes + problem.a_rows.offset(row)
                                                    : static_cast<const std::uint8_t*>(problem.x) +
                                                          2 * problem.x_rows.offset(row);
-    from += half * (kWords * 4);
+    from += piece * (kWords * 4);
 #pragma unroll
     for (int i = 0; i < kWords; ++i) words[i] = load_word(from + 4 * i);
     if constexpr (is_quantized(kKind)) {
       constexpr int kBlock = formats::block_elements(format_of(kKind));
-      scale = problem.a_scales[formats::scale_offset(problem.a_layout, scale_row,
-                                                     half / (kBlock / 8), problem.k / kBlock)];
+      scale = problem.a_scales[formats::scale_offset(
+          problem.a_layout, scale_row, piece / (kBlock / kPieceColumns), problem.k / kBlock)];
     }
   }
 
-  // Of the rows of A as they lie in memory, copied to `codes` and `scales`.
-  __device__ __forceinline__ void load_copied(const StreamArgs& args, std::uint32_t codes,
-                                              std::uint32_t scales, int token, int half) {
-    clear();
-    if (half >= args.halves) return;
-    constexpr int kHalves = formats::block_elements(format_of(kKind)) / 8;
-    words[0] = load_shared4(codes + (token * args.halves + half) * 4);
-    scale = load_shared1(scales + token * (args.halves / kHalves) + half / kHalves);
-  }
-
-  // W4A16: the exponent e of the slice; sixteen lanes in a row hold it. All lanes call.
-  __device__ __forceinline__ int exponent(bool bf16) const {
+  // W4A16: the exponent e of the slice, whose eight pieces lie in the lanes that differ in these
+  // bits. All lanes call.
+  __device__ __forceinline__ int exponent(bool bf16, const int (&lane_bits)[3]) const {
     if (!bf16) return 0;
     std::uint32_t most = 0;
 #pragma unroll
@@ -115,85 +121,104 @@ struct StreamPiece {
       most = max(max(most, word & 0x7FFFu), word >> 16 & 0x7FFFu);
     }
 #pragma unroll
-    for (int step = 1; step < 16; step *= 2) {
-      most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, step));
-    }
+    for (const int bit : lane_bits) most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, bit));
     return max(static_cast<int>(most >> 7) - 127 - 14, -112);
   }
 
-  // Fragments at `to`: 4 words, 16 bytes apart, in an order that leaves no two lanes of eight to
-  // one bank.
-  __device__ __forceinline__ void store(std::uint32_t to, bool bf16, int e) const {
-    constexpr std::uint32_t kTwoTo14 = 0x74007400u;
-    std::uint32_t by = kTwoTo14;
-    if constexpr (is_nvfp4(kKind) && is_quantized(kKind)) by = scale_pair(scale);
-    std::uint32_t pairs[4];
+  // Two words of fragments for each of four lanes.
+  __device__ __forceinline__ void make_fragments(bool bf16, int e, std::uint32_t (&low)[4],
+                                                 std::uint32_t (&high)[4]) const {
+    if constexpr (is_quantized(kKind)) {
+      make_values(words[0], low);
+      make_values(words[1], high);
+      if constexpr (!is_nvfp4(kKind)) return;
+      const std::uint32_t by = scale_pair(scale);
 #pragma unroll
-    for (int t = 0; t < 4; ++t) {
-      std::uint32_t& pair = pairs[t];
-      if constexpr (is_quantized(kKind)) {  // codes of columns 2t, 2t + 1 as fp16 of e2m1 * 2^-14
-        const std::uint32_t b = words[0] >> (8 * t);
-        pair =
-            times((b & 0x8u) << 12 | (b & 0x7u) << 9 | (b & 0x80u) << 24 | (b & 0x70u) << 21, by);
-      } else if (bf16) {
-        const float down = __uint_as_float(static_cast<std::uint32_t>(127 - e) << 23);
-        const __half2 v =
-            __floats2half2_rn(__fmul_rn(__uint_as_float(words[t] << 16), down),
-                              __fmul_rn(__uint_as_float(words[t] & 0xFFFF0000u), down));
-        pair = *reinterpret_cast<const std::uint32_t*>(&v);
-      } else {
-        pair = words[t];
+      for (int t = 0; t < 4; ++t) low[t] = times(low[t], by), high[t] = times(high[t], by);
+    } else {
+#pragma unroll
+      for (int t = 0; t < 4; ++t) {
+        low[t] = bf16 ? scaled(words[t], e) : words[t];
+        high[t] = bf16 ? scaled(words[4 + t], e) : words[4 + t];
       }
     }
-    const std::uint32_t turn = (threadIdx.x & 31) / 8;
-    std::uint32_t turned[4];
+  }
+  // Two bf16 values times 2^-e, as fp16.
+  __device__ static __forceinline__ std::uint32_t scaled(std::uint32_t word, int e) {
+    const float down = __uint_as_float(static_cast<std::uint32_t>(127 - e) << 23);
+    std::uint32_t pair;
+    const __half2 v = __floats2half2_rn(__fmul_rn(__uint_as_float(word << 16), down),
+                                        __fmul_rn(__uint_as_float(word & 0xFFFF0000u), down));
+    pair = *reinterpret_cast<const std::uint32_t*>(&v);
+    return pair;
+  }
+};
+
+// Which pieces of a round the lanes of a warp have: kPieces of kTokens rows of A in each of its
+// turns, neighbours in lanes that store to different banks. Turn i of the round has groups of rows
+// i % kGroups, the warps take them one after the other.
+template <StreamKind kKind, int kTiles, int kShared>
+struct StreamPlace {
+  static constexpr bool kSwizzled = kShared == 1;
+  static constexpr int kTokens = kShared > 1 ? 8 / kShared : is_quantized(kKind) ? 8 : 4;
+  static constexpr int kPieces = 32 / kTokens;
+  static constexpr int kGroups = kShared > 1 ? 1 : kTiles * 8 / kTokens;
+  static constexpr int kStep =
+      kStreamWarps / kGroups * kPieces;  // from a turn of a warp to its next
+  static_assert(kStreamWarps % kGroups == 0 && kSlicePieces == 8);
+  int token, piece;
+
+  __device__ __forceinline__ StreamPlace() {
+    const int lane = static_cast<int>(threadIdx.x & 31), warp = static_cast<int>(threadIdx.x / 32);
+    token = warp % kGroups * kTokens + lane / 2 % kTokens;
+    piece = warp / kGroups * kPieces + lane / (2 * kTokens) * 2 + lane % 2;
+  }
+};
+
+// Fragments of a piece, and its factors; at: its place; to, factors: the start of the round's. All
+// lanes call.
+template <StreamKind kKind, int kTiles, int kShared>
+__device__ __forceinline__ void put_piece(const StreamPiece<kKind>& piece, int token, int index,
+                                          bool there, bool bf16, int rows, std::uint32_t to,
+                                          float* factors) {
+  using Place = StreamPlace<kKind, kTiles, kShared>;
+  int e = 0;
+  if constexpr (!is_quantized(kKind)) {
+    e = piece.exponent(bf16, {1, 2 * Place::kTokens, 4 * Place::kTokens});
+  }
+  if (!there) return;
+  std::uint32_t low[4], high[4];
+  piece.make_fragments(bf16, e, low, high);
+  to += (index / 2 * rows + token) * kStreamPairBytes + index % 2 * 8;
+  if constexpr (Place::kSwizzled) {
+    const std::uint32_t first = stream_swizzle(token);
 #pragma unroll
-    for (int t = 0; t < 4; ++t) turned[t] = (turn & 1) != 0 ? pairs[(t + 1) % 4] : pairs[t];
+    for (std::uint32_t t = 0; t < 4; ++t) store_shared8(to + (first ^ t * 16), low[t], high[t]);
+  } else {  // in an order of its own
+    const std::uint32_t turn = threadIdx.x >> 2 & 3;
+    std::uint32_t a[4], b[4];
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
-      const std::uint32_t pair = (turn & 2) != 0 ? turned[(t + 2) % 4] : turned[t];
-      store_shared4(to + (t + turn) % 4 * 16, pair);
+      a[t] = (turn & 1) != 0 ? low[(t + 1) % 4] : low[t];
+      b[t] = (turn & 1) != 0 ? high[(t + 1) % 4] : high[t];
+    }
+#pragma unroll
+    for (std::uint32_t t = 0; t < 4; ++t) {
+      const bool far = (turn & 2) != 0;
+      store_shared8(to + (t + turn) % 4 * 16, far ? a[(t + 2) % 4] : a[t],
+                    far ? b[(t + 2) % 4] : b[t]);
     }
   }
-};
-
-inline constexpr int kSliceHalves = kSliceColumns / 8;
-
-// Where a piece of a round goes.
-struct StreamPlace {
-  int token, slice, half;
-
-  __device__ __forceinline__ StreamPlace(int index, const StreamShare& in, int rows)
-      : token(0), slice(index / kSliceHalves), half(index % kSliceHalves) {
-    if (rows == 1 || in.slices == 1) {
-      if (in.slices == 1) token = slice, slice = 0;
-      if (slice >= in.slices) token = 1;
-    } else {
-      token = static_cast<int>(__umulhi(static_cast<std::uint32_t>(slice), in.slices_inverse));
-      slice -= token * in.slices;
-    }
-  }
-};
-
-// A piece's fragments and factors; to, factors: the start of the round's. All threads call.
-template <StreamKind kKind, int kTiles>
-__device__ __forceinline__ void put_piece(const StreamPiece<kKind>& piece, const StreamPlace& at,
-                                          bool bf16, int rows, std::uint32_t to, float* factors) {
-  int e = 0;
-  if constexpr (!is_quantized(kKind)) e = piece.exponent(bf16);
-  if (at.token >= rows) return;
-  const int pair = (at.slice * 4 + at.half / 4) * rows + at.token;
-  piece.store(to + pair * kStreamPairBytes + at.half % 4 * 4, bf16, e);
-  constexpr int kTokens = kTiles * 8;
+  constexpr int kColumns = kTiles * 8;
   if constexpr (!is_quantized(kKind)) {
     constexpr int kBias = is_nvfp4(kKind) ? 127 + 7 : 127;
-    if (at.half == 0) {
-      factors[at.slice * kTokens + at.token] =
+    if (index % kSlicePieces == 0) {
+      factors[index / kSlicePieces * kColumns + token] =
           __uint_as_float(static_cast<std::uint32_t>(e + kBias) << 23);
     }
   } else if constexpr (!is_nvfp4(kKind)) {
-    if (at.half % 4 == 0) {
-      factors[(at.slice * 4 + at.half / 4) * kTokens + at.token] =
+    if (index % 2 == 0) {
+      factors[index / 2 * kColumns + token] =
           formats::e8m0_to_float(static_cast<std::uint8_t>(piece.scale));
     }
   }
@@ -203,18 +228,23 @@ __device__ __forceinline__ void put_piece(const StreamPiece<kKind>& piece, const
 template <StreamKind kKind, int kTiles>
 __device__ __noinline__ void stage_any(const StreamArgs& args, StreamChunk chunk, int first_slice,
                                        const StreamShare& in, std::uint32_t to, float* factors) {
+  using Place = StreamPlace<kKind, kTiles, 1>;
   const bool bf16 = args.problem.x_dtype == base::DType::kBF16;
+  const int pieces = in.slices * kSlicePieces;
+  const Place place;
 #pragma unroll 1
-  for (int first = 0; first < chunk.rows * in.slices * kSliceHalves; first += kStreamThreads) {
-    const StreamPlace at(first + static_cast<int>(threadIdx.x), in, chunk.rows);
+  for (int index = place.piece; index - place.piece % Place::kPieces < pieces;
+       index += Place::kStep) {
+    const bool there = index < pieces && place.token < chunk.rows;
     StreamPiece<kKind> piece;
     piece.clear();
-    if (at.token < chunk.rows) {
-      piece.load_any(args, chunk, at.token, (first_slice + at.slice) * kSliceHalves + at.half);
-    }
-    put_piece<kKind, kTiles>(piece, at, bf16, chunk.rows, to, factors);
+    if (there) piece.load_any(args, chunk, place.token, first_slice * kSlicePieces + index);
+    put_piece<kKind, kTiles, 1>(piece, place.token, index, there, bf16, chunk.rows, to, factors);
   }
 }
+
+// Where 16 bytes of a copied row lie: rows start in the same bank.
+__device__ __forceinline__ int copied_chunk(int token, int chunk) { return chunk ^ (token & 7); }
 
 // A of the short kernel, W4A4, where threads hold less than all of it: as it lies in memory to
 // where the second stage of weights comes later (args.copies), all asked for at once. One group of
@@ -228,8 +258,8 @@ __device__ __forceinline__ void copy_rows(const StreamArgs& args, std::uint32_t 
 #pragma unroll 1
   for (int token = 0; token < rows; ++token) {
     const std::uint8_t* from = problem.a_codes + token * args.row_bytes;
-    for (int i = thread * 16; i < columns / 2; i += kStreamThreads * 16) {
-      copy_async16(codes + token * (columns / 2) + i, from + i);
+    for (int i = thread; i < columns / 32; i += kStreamThreads) {
+      copy_async16(codes + token * (columns / 2) + copied_chunk(token, i) * 16, from + i * 16);
     }
   }
   for (int i = thread * 16; i < rows * scale_bytes; i += kStreamThreads * 16) {
@@ -238,53 +268,89 @@ __device__ __forceinline__ void copy_rows(const StreamArgs& args, std::uint32_t 
   commit_copies();
 }
 // From there to fragments.
-template <StreamKind kKind, int kTiles>
+template <StreamKind kKind, int kTiles, int kShared>
 __device__ __forceinline__ void stage_copied(const StreamArgs& args, const StreamShare& in,
                                              std::uint32_t codes, std::uint32_t scales,
                                              std::uint32_t to, float* factors) {
-  const int rows = args.plan.chunk_rows, count = rows * in.slices * kSliceHalves;
+  using Place = StreamPlace<kKind, kTiles, kShared>;
+  constexpr int kScalePieces = formats::block_elements(format_of(kKind)) / kPieceColumns;
+  const int rows = args.plan.chunk_rows, pieces = in.slices * kSlicePieces;
+  const Place place;
+  const int token = place.token;
+  codes += static_cast<std::uint32_t>(token * args.pieces * 8);
+  scales += static_cast<std::uint32_t>(token * (args.pieces / kScalePieces));
+  if (token >= rows) return;
 #pragma unroll 2
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += kStreamThreads) {
-    const StreamPlace at(i, in, rows);
+  for (int index = place.piece; index < pieces; index += Place::kStep) {
     StreamPiece<kKind> piece;
-    piece.load_copied(args, codes, scales, at.token, at.slice * kSliceHalves + at.half);
-    put_piece<kKind, kTiles>(piece, at, false, rows, to, factors);
+    piece.clear();
+    if (index < args.pieces) {
+      const uint2 v = load_shared8(codes + copied_chunk(token, index / 2) * 16 + index % 2 * 8);
+      piece.words[0] = v.x, piece.words[1] = v.y;
+      piece.scale = load_shared1(scales + index / kScalePieces);
+    }
+    put_piece<kKind, kTiles, kShared>(piece, token, index, true, false, rows, to, factors);
   }
 }
 
-// The pieces of a round of a regular chunk, kAhead of each thread at a time.
-template <StreamKind kKind, int kTiles, bool kLinear>
+// The pieces of a round of a regular chunk, kAhead of each thread at a time. kLinear: the layout
+// of A's scales is known.
+template <StreamKind kKind, int kTiles, int kShared, bool kLinear>
 struct StreamStage {
+  using Place = StreamPlace<kKind, kTiles, kShared>;
   static constexpr int kAhead = is_quantized(kKind) ? kStreamPiecesAhead : 2;
   StreamPiece<kKind> pieces[kAhead];
 
-  // From piece `first` of this thread on.
+  // From piece `index` of the round on, this thread's.
   __device__ __forceinline__ void load(const StreamArgs& args, const StreamChunk& chunk,
-                                       int first_slice, const StreamShare& in, int first) {
+                                       int first_slice, const StreamShare& in, int token,
+                                       int index) {
+    const GemmProblem& problem = args.problem;
+    constexpr int kBytes = StreamPiece<kKind>::kWords * 4;
+    const int first = first_slice * kSlicePieces;
+    const int end = token < chunk.rows ? min(in.slices * kSlicePieces, args.pieces - first) : 0;
+    const std::uint8_t* data =
+        is_quantized(kKind) ? problem.a_codes : static_cast<const std::uint8_t*>(problem.x);
+    data += (chunk.first_row + token) * args.row_bytes + std::int64_t{first + index} * kBytes;
+    const auto row = static_cast<std::uint32_t>(chunk.scale_row + token);
+    constexpr std::uint32_t kScalePieces =
+        is_quantized(kKind) ? formats::block_elements(format_of(kKind)) / kPieceColumns : 1;
+    const std::uint32_t columns = static_cast<std::uint32_t>(args.pieces) / kScalePieces;
+    const ScaleLayout layout = kLinear ? ScaleLayout::kLinear : problem.a_layout;
+    const std::uint8_t* scales =
+        problem.a_scales + formats::scale_row_offset<std::uint32_t>(layout, row, columns);
 #pragma unroll
     for (int x = 0; x < kAhead; ++x) {
-      const StreamPlace at(first + x * kStreamThreads, in, chunk.rows);
-      if (at.token < chunk.rows) {
-        pieces[x].template load<kLinear>(args, chunk, at.token,
-                                         (first_slice + at.slice) * kSliceHalves + at.half);
-      }
+      pieces[x].clear();
+      if (index + x * Place::kStep >= end) continue;
+      const std::uint32_t column =
+          static_cast<std::uint32_t>(first + index + x * Place::kStep) / kScalePieces;
+      pieces[x].load(data + x * (Place::kStep * kBytes),
+                     scales + formats::scale_column_offset<std::uint32_t>(layout, column));
     }
   }
-  // All of a round; loaded: the first pieces are.
+  __device__ __forceinline__ void load_first(const StreamArgs& args, const StreamChunk& chunk,
+                                             int first_slice, const StreamShare& in) {
+    const Place place;
+    load(args, chunk, first_slice, in, place.token, place.piece);
+  }
+  // All of a round; loaded: load_first was called.
   __device__ __forceinline__ void run(const StreamArgs& args, const StreamChunk& chunk,
                                       int first_slice, const StreamShare& in, bool loaded,
                                       std::uint32_t to, float* factors) {
     const bool bf16 = args.problem.x_dtype == base::DType::kBF16;
-    const int thread = static_cast<int>(threadIdx.x);
-    const int count = chunk.rows * in.slices * kSliceHalves;
+    const int count = in.slices * kSlicePieces;
+    const Place place;
+    const int token = place.token, in_turn = place.piece % Place::kPieces;
 #pragma unroll 1
-    for (int first = 0; first < count; first += kAhead * kStreamThreads) {
-      if (first != 0 || !loaded) load(args, chunk, first_slice, in, first + thread);
+    for (int index = place.piece; index - in_turn < count; index += kAhead * Place::kStep) {
+      if (index != place.piece || !loaded) load(args, chunk, first_slice, in, token, index);
 #pragma unroll
       for (int x = 0; x < kAhead; ++x) {
-        const StreamPlace at(first + thread + x * kStreamThreads, in, chunk.rows);
-        if (is_quantized(kKind) && at.token >= chunk.rows) break;
-        put_piece<kKind, kTiles>(pieces[x], at, bf16, chunk.rows, to, factors);
+        const int at = index + x * Place::kStep;
+        if (at - in_turn >= count) break;
+        put_piece<kKind, kTiles, kShared>(pieces[x], token, at, at < count && token < chunk.rows,
+                                          bf16, chunk.rows, to, factors);
       }
     }
   }

@@ -75,7 +75,7 @@ __device__ __forceinline__ void put_rows(const StreamArgs& args, const StreamChu
 template <StreamKind kKind>
 __device__ __forceinline__ float scaled_sum(const GemmProblem& problem, int group, int n, float sum,
                                             float decode_a, float decode_b) {
-  if (kKind == StreamKind::kNvfp4W4A4) sum = __fmul_rn(sum, 16384.0f);
+  if (kKind == StreamKind::kNvfp4W4A4) sum = __fmul_rn(sum, 32768.0f);
   const float v = __fmul_rn(__fmul_rn(sum, decode_a), decode_b);
   if (problem.bias == nullptr) return v;
   return __fadd_rn(v, value_at(problem.bias, problem.bias_dtype, group * problem.n + n));

@@ -17,18 +17,18 @@ struct StreamArgs {
   // A has one stride, row_bytes, blocks can be read whole, and scales have offsets of 32 bits.
   bool regular;
   bool copies;  // the short kernel copies A as it lies, then makes fragments of it
-  int halves;   // of blocks: eight columns
+  int pieces;   // of sixteen columns
   StreamPlan plan;
   std::int64_t row_bytes;
   GemmProblem problem;
 };
 
-// Whether A has one stride, its columns can be read eight at once (4 bytes of codes, 16 of values)
-// and its scales lie at offsets of 32 bits: the short way of reading it.
+// Whether A has one stride, its columns can be read sixteen at once (8 bytes of codes, 32 of
+// values) and its scales lie at offsets of 32 bits: the short way of reading it.
 inline bool is_regular_stream(const GemmProblem& problem) {
   const base::RowMap& rows = problem.quantized ? problem.a_rows : problem.x_rows;
   const void* first = problem.quantized ? problem.a_codes : problem.x;
-  const std::int64_t to = problem.quantized ? 4 : 16, unit = problem.quantized ? 1 : 2;
+  const std::int64_t to = problem.quantized ? 8 : 16, unit = problem.quantized ? 1 : 2;
   constexpr std::int64_t kMostScales = std::int64_t{1} << 31;
   return rows.inner_rows == rows.rows && reinterpret_cast<std::intptr_t>(first) % to == 0 &&
          rows.inner_stride * unit % to == 0 &&
@@ -36,13 +36,13 @@ inline bool is_regular_stream(const GemmProblem& problem) {
 }
 
 // Whether the short kernel's rows of A can be copied 16 bytes at a time to where a stage of weights
-// lies later, and are more than the threads hold at two times: fewer are faster without.
+// lies later, and are more than the threads hold at once: fewer are faster without.
 inline bool copies_rows(const GemmProblem& problem, const StreamPlan& plan) {
   if (!problem.quantized || !plan.simple) return false;
   const auto is_even = [](const void* p) { return reinterpret_cast<std::intptr_t>(p) % 16 == 0; };
   const std::int64_t scales = problem.blocks();
-  constexpr std::int64_t kHeld = 2 * kStreamPiecesAhead * kStreamThreads * 8;  // columns
-  return problem.m * problem.k > kHeld && problem.k % 32 == 0 && scales % 16 == 0 &&
+  constexpr std::int64_t kHeld = kStreamPiecesAhead * kStreamThreads * 16;  // columns
+  return problem.m * problem.k > kHeld && problem.k % 256 == 0 && scales % 16 == 0 &&
          is_even(problem.a_codes) && is_even(problem.a_scales) &&
          problem.a_rows.inner_stride % 16 == 0 &&
          problem.m * (problem.k / 2 + scales) <= kStreamWarps * 2 * unit_bytes(problem.format);
@@ -54,7 +54,7 @@ inline StreamArgs stream_args(const GemmProblem& problem, const StreamPlan& plan
   args.weights = problem.b_prepared;
   args.plan = plan;
   args.problem = problem;
-  args.halves = static_cast<int>(problem.k / 8);
+  args.pieces = static_cast<int>(problem.k / 16);
   args.row_bytes =
       problem.quantized ? problem.a_rows.inner_stride : 2 * problem.x_rows.inner_stride;
   args.regular = is_regular_stream(problem);

@@ -14,7 +14,7 @@ inline constexpr int kStreamHeaderBytes = 2 * kStreamMaxTokens * kStreamRowBytes
 // A StreamRow's place that no chunk of so few rows needs holds zeros, where slices share columns.
 inline constexpr int kStreamZeros = kStreamHeaderBytes - kStreamRowBytes;
 
-// Pieces of A (eight columns) that a thread holds at once, W4A4.
+// Pieces of A (sixteen columns) that a thread holds at once, W4A4.
 inline constexpr int kStreamPiecesAhead = 4;
 
 // Floats from one row of A's 16 sums to the next: no bank conflicts.
@@ -22,8 +22,12 @@ inline constexpr int kStreamTokenStride = 20;
 
 // Bytes of a row of A's slice as fragments: fp16.
 inline constexpr int kStreamSliceBytes = kSliceColumns * 2;
-// Bytes of one pair of blocks of it: what four lanes read, 16 bytes each.
+// Bytes of one pair of blocks of it: what four lanes read, 16 bytes each. Where slices do not share
+// columns, lane t of them reads at 16 t ^ stream_swizzle(row of A): stores then meet all banks.
 inline constexpr int kStreamPairBytes = 64;
+HALFBYTE_HD constexpr std::uint32_t stream_swizzle(int row) {
+  return static_cast<std::uint32_t>(row >> 1 & 3) * 16;
+}
 
 // Factors of a slice beside its fragments, each fp32 for token_tiles * 8 rows of A: W4A4 in MXFP4
 // the blocks' scales, W4A16 one power of two.
