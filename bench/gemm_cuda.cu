@@ -221,7 +221,7 @@ void bench_plans(const std::vector<std::int64_t>& rows) {
     for (const std::int64_t m : rows) {
       Product product(Format::kNvfp4, true, m, n, k);
       std::vector<StreamPlan> plans;
-      const StreamPlan chosen = plan_stream(product.problem, kDevice, &plans);
+      const StreamPlan chosen = plan_stream(product.problem, kDevice, true, &plans);
       for (const StreamPlan& plan : plans) {
         const bool is_chosen = plan.chunk_rows == chosen.chunk_rows &&
                                plan.rounds == chosen.rounds && plan.split == chosen.split &&

@@ -117,9 +117,9 @@ void expect_equal(Random& random, const testing::GemmChoices& choices,
   const testing::TensorSet want = test.set.clone(), got = test.set.clone();
   run_reference(test, want);
   const GemmProblem problem = resolved(test, got);
-  StreamPlan plan = plan_stream(problem, kDevices[random.in(0, 3)]);
+  const GemmDevice& device = kDevices[random.in(0, 3)];
+  const StreamPlan plan = cuda::stream_plan_of(problem, plan_stream(problem, device), device);
   if (plan.stages == 0) return;
-  plan.simple = plan.simple && cuda::is_regular_stream(problem);
   (plan.simple ? counts.simple : counts.general)++;
   counts.rounds += plan.rounds > 1 ? 1 : 0;
   const StreamArgs args = stream_args(random, problem, plan);

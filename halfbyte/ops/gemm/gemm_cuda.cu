@@ -5,6 +5,7 @@
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
 #include "halfbyte/ops/gemm/gemm_cuda_tensor_core.h"
 #include "halfbyte/ops/gemm/gemm_explain.h"
+#include "halfbyte/ops/gemm/gemm_stream_args.h"
 #include "halfbyte/simt/launch.cuh"
 
 namespace halfbyte::ops::cuda {
@@ -79,7 +80,8 @@ base::Status gemm(const GemmProblem& problem, base::Device device,
     case GemmKernelKind::kDecode:
       return launch_decode(problem, plan.value().decode, execution.stream);
     case GemmKernelKind::kStream:
-      return launch_stream(problem, plan.value().stream, execution, device.index);
+      return launch_stream(problem, stream_plan_of(problem, plan.value().stream, found.value()),
+                           execution, device.index);
     case GemmKernelKind::kAny:
       break;
   }

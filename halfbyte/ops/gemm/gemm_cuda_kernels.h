@@ -17,8 +17,8 @@ base::Status launch_any(const GemmProblem& problem, void* stream);
 // What plan_decode accepted, `plan` its answer.
 base::Status launch_decode(const GemmProblem& problem, const DecodePlan& plan, void* stream);
 
-// What plan_stream accepted, `plan` its answer.
-base::Status launch_stream(const GemmProblem& problem, StreamPlan plan,
+// What plan_stream accepted, `plan` its answer, as stream_plan_of leaves it.
+base::Status launch_stream(const GemmProblem& problem, const StreamPlan& plan,
                            const base::Execution& execution, int device);
 
 // What plan_gate_up_stream accepted, if is_regular_stream; nothing of gate_up goes to memory.

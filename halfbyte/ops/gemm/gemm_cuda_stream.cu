@@ -30,9 +30,8 @@ StreamKernel kernel_of(const GemmProblem& problem, const StreamPlan& plan) {
 
 }  // namespace
 
-base::Status launch_stream(const GemmProblem& problem, StreamPlan plan,
+base::Status launch_stream(const GemmProblem& problem, const StreamPlan& plan,
                            const base::Execution& execution, int device) {
-  plan.simple = plan.simple && is_regular_stream(problem);
   const simt::LaunchOptions options = simt::launch_options(execution, device);
   return simt::launch_as("gemm", kernel_of(problem, plan), launch_shape(plan), options,
                          launch_args(problem, plan, execution, options));

@@ -96,8 +96,8 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
       for (; item.tile < tiles; item.next(in.deal)) {
         const int from = item.part * in.deal.part_slices;
         float4 sum[kTiles];
-        multiply_part<kKind>(ring, a, from, min(in.deal.part_slices, in.slices - from), blocks,
-                             issue, sum);
+        multiply_part<kKind, kStreamPartSlices>(
+            ring, a, from, min(in.deal.part_slices, in.slices - from), blocks, issue, sum);
         put_part<kTiles>(sum, chunk.rows, sums + (item.tile * each + item.part) * stride);
       }
       if (last_round) put_rows<kKind>(args, chunk, scales, rows);
@@ -144,20 +144,25 @@ template <StreamKind kKind>
 void (*stream_instance(const StreamPlan& plan))(StreamArgs) {
   if (!plan.simple)
     return plan.token_tiles == 1 ? stream_kernel<kKind, 1> : stream_kernel<kKind, 2>;
-  if (plan.token_tiles == 2) return simple_stream_kernel<kKind, 2, 1>;
+  const bool split = plan.split > 1;
+  if (plan.token_tiles == 2) {
+    return split ? simple_stream_kernel<kKind, 2, 1, true>
+                 : simple_stream_kernel<kKind, 2, 1, false>;
+  }
   if constexpr (is_nvfp4(kKind)) {
     switch (stream_shared_slices(Format::kNvfp4, plan.chunk_rows)) {
       case 8:
-        return simple_stream_kernel<kKind, 1, 8>;
+        return simple_stream_kernel<kKind, 1, 8, false>;
       case 4:
-        return simple_stream_kernel<kKind, 1, 4>;
+        return simple_stream_kernel<kKind, 1, 4, false>;
       case 2:
-        return simple_stream_kernel<kKind, 1, 2>;
+        return split ? simple_stream_kernel<kKind, 1, 2, true>
+                     : simple_stream_kernel<kKind, 1, 2, false>;
       default:
         break;
     }
   }
-  return simple_stream_kernel<kKind, 1, 1>;
+  return split ? simple_stream_kernel<kKind, 1, 1, true> : simple_stream_kernel<kKind, 1, 1, false>;
 }
 
 }  // namespace halfbyte::ops::cuda

@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
   const int pairs = plan.block_tiles + (more ? 1 : 0);
   const StreamTail tail = more ? plan.tails[1] : plan.tails[0];
   StreamScales scales;
-  multiply_simple<kKind, 1, kShared>(
+  multiply_simple<kKind, 1, kShared, false>(
       args.stream, smem, {first_pair, 2 * pairs, pairs, plan.tiles / 2 - pairs}, tail, scales);
   put_rows<kKind>(args.stream, chunk, scales, rows);
   const float encode = target.given != nullptr ? *target.given : target.given_value;
@@ -76,16 +76,16 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
   const formats::Nvfp4Scale scale = formats::nvfp4_scale_given(encode);
   const int columns = static_cast<int>(target.columns);
 #pragma unroll 1
-  for (int o = thread; o < pairs * chunk.rows * kTileRows; o += kStreamThreads) {
-    const int row = o % kTileRows, mp = o / kTileRows;
-    const int pair = chunk.rows == 1 ? mp : mp / chunk.rows, m = mp - pair * chunk.rows;
+  for (SimpleElement at(plan); at.tile < pairs; at.next(chunk.rows)) {
+    const int pair = at.tile, m = at.m, row = at.row;
     const int k = first_pair + pair, n = k * kTileRows + row;
     float values[2];
 #pragma unroll 1
     for (int up = 0; up < 2; ++up) {
       const float v = scaled_sum<kKind>(
           product, 0, n + up * columns,
-          simple_sum(args.stream, smem, tail, pair + up * pairs, m, row), rows[m].decode, decode_b);
+          simple_sum<kShared, false>(args.stream, smem, tail, pair + up * pairs, m, row),
+          rows[m].decode, decode_b);
       values[1] = v;
       if (up == 0) values[0] = v;
     }

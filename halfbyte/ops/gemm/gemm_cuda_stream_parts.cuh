@@ -203,13 +203,13 @@ __device__ __forceinline__ void multiply_mxfp4(const StreamUnit<Format::kMxfp4>&
 template <StreamKind kKind, int kTiles>
 __device__ __forceinline__ void multiply(const StreamUnit<format_of(kKind)> (&units)[2],
                                          const StreamActivations<kTiles>& a, const int (&slices)[2],
+                                         const std::uint32_t (&first_pair)[2],
                                          const int (&blocks)[2], float4 (&acc)[2][kTiles]) {
 #pragma unroll
   for (int u = 0; u < 2; ++u) {
 #pragma unroll
     for (float4& sum : acc[u]) sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
   }
-  const std::uint32_t first_pair[2] = {slices[0] * 4 * a.pair_bytes, slices[1] * 4 * a.pair_bytes};
   if constexpr (is_nvfp4(kKind)) {
     multiply_nvfp4<kTiles>(units, a, first_pair, acc);
   } else {

@@ -246,24 +246,29 @@ __device__ __noinline__ void stage_any(const StreamArgs& args, StreamChunk chunk
 // Where 16 bytes of a copied row lie: rows start in the same bank.
 __device__ __forceinline__ int copied_chunk(int token, int chunk) { return chunk ^ (token & 7); }
 
-// A of the short kernel, W4A4, where threads hold less than all of it: as it lies in memory to
-// where the second stage of weights comes later (args.copies), all asked for at once. One group of
-// copies.
-__device__ __forceinline__ void copy_rows(const StreamArgs& args, std::uint32_t codes,
+// A of the short kernel, W4A4, where threads hold less than all of it: the columns of a round as
+// they lie in memory, to where the second stage of weights comes later (args.copies), all asked for
+// at once. One group of copies.
+__device__ __forceinline__ void copy_rows(const StreamArgs& args, int first_slice,
+                                          const StreamShare& in, std::uint32_t codes,
                                           std::uint32_t scales) {
   const GemmProblem& problem = args.problem;
   const int rows = args.plan.chunk_rows, thread = static_cast<int>(threadIdx.x);
-  const auto columns = static_cast<int>(problem.k);
-  const int scale_bytes = columns / formats::block_elements(problem.format);
+  const int block = formats::block_elements(problem.format);
+  const int first = first_slice * kSliceColumns, columns = in.slices * kSliceColumns;
+  const int scale_bytes = columns / block;
+  const std::int64_t all_scales = problem.k / block;
 #pragma unroll 1
   for (int token = 0; token < rows; ++token) {
-    const std::uint8_t* from = problem.a_codes + token * args.row_bytes;
+    const std::uint8_t* from = problem.a_codes + token * args.row_bytes + first / 2;
     for (int i = thread; i < columns / 32; i += kStreamThreads) {
       copy_async16(codes + token * (columns / 2) + copied_chunk(token, i) * 16, from + i * 16);
     }
-  }
-  for (int i = thread * 16; i < rows * scale_bytes; i += kStreamThreads * 16) {
-    copy_async16(scales + i, problem.a_scales + i);
+    const int i = (kStreamThreads - 1 - thread) * 16;  // those that have no codes come first
+    if (i < scale_bytes) {
+      copy_async16(scales + token * scale_bytes + i,
+                   problem.a_scales + token * all_scales + first / block + i);
+    }
   }
   commit_copies();
 }
@@ -277,18 +282,15 @@ __device__ __forceinline__ void stage_copied(const StreamArgs& args, const Strea
   const int rows = args.plan.chunk_rows, pieces = in.slices * kSlicePieces;
   const Place place;
   const int token = place.token;
-  codes += static_cast<std::uint32_t>(token * args.pieces * 8);
-  scales += static_cast<std::uint32_t>(token * (args.pieces / kScalePieces));
   if (token >= rows) return;
+  codes += static_cast<std::uint32_t>(token * pieces * 8);
+  scales += static_cast<std::uint32_t>(token * (pieces / kScalePieces));
 #pragma unroll 2
   for (int index = place.piece; index < pieces; index += Place::kStep) {
     StreamPiece<kKind> piece;
-    piece.clear();
-    if (index < args.pieces) {
-      const uint2 v = load_shared8(codes + copied_chunk(token, index / 2) * 16 + index % 2 * 8);
-      piece.words[0] = v.x, piece.words[1] = v.y;
-      piece.scale = load_shared1(scales + index / kScalePieces);
-    }
+    const uint2 v = load_shared8(codes + copied_chunk(token, index / 2) * 16 + index % 2 * 8);
+    piece.words[0] = v.x, piece.words[1] = v.y;
+    piece.scale = load_shared1(scales + index / kScalePieces);
     put_piece<kKind, kTiles, kShared>(piece, token, index, true, false, rows, to, factors);
   }
 }

@@ -64,6 +64,8 @@ TEST(GemmCudaTensorCore, SixteenBitsFewRows) {
       expect_within_bound(
           {.m = 7, .n = 100, .k = 544, .format = format, .a = a, .more_a = 3, .more_c = 2});
       expect_within_bound({.m = 3, .n = 64, .k = 28672, .format = format, .a = a, .more_a = 8});
+      expect_within_bound({.m = 8, .n = 100, .k = 14336, .format = format, .a = a});
+      expect_within_bound({.m = 7, .n = 100, .k = 28672, .format = format, .a = a});
     }
   }
 }

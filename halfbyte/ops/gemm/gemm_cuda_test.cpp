@@ -1,5 +1,5 @@
-// CUDA at sizes that take the decode kernel through its loops: several tiles a block, teams, passes
-// over K, groups of tiles, more rows than one launch takes.
+// CUDA at sizes that take the decode kernel through its loops (several tiles a block, teams, passes
+// over K, groups of tiles, more rows than one launch takes), and the short stream kernel.
 #include <gtest/gtest.h>
 
 #include "halfbyte/ops/gemm/gemm_testing.h"
@@ -30,9 +30,9 @@ TEST(GemmCuda, OneRowShortPass) {
 }
 TEST(GemmCuda, FewRows) {
   expect_equal({.m = 2, .n = 13001, .k = 384});
-  expect_equal({.m = 2, .n = 500, .k = 14336});
+  expect_equal({.m = 2, .n = 500, .k = 14352});
   expect_equal({.m = 3, .n = 2300, .k = 2064});
-  expect_equal({.m = 4, .n = 333, .k = 14336});
+  expect_equal({.m = 4, .n = 333, .k = 14352});
   expect_equal({.m = 8, .n = 2130, .k = 1040});
   expect_equal({.m = 7, .n = 140, .k = 28672});
 }
@@ -43,7 +43,26 @@ TEST(GemmCuda, MoreRows) {
   expect_equal({.m = 25, .n = 70, .k = 14336});
   expect_equal({.m = 71, .n = 200, .k = 2064});  // three launches
   // The reference's groups of tiles: sums of many passes wait in shared memory.
-  expect_equal({.m = 9, .n = 16 * 132 * 3, .k = 4608}, 1);
+  expect_equal({.m = 9, .n = 16 * 132 * 3, .k = 4720}, 1);
+}
+// The short stream kernel: A held, copied first, shared by two CTAs; parts of 8 and of 16 slices,
+// and smaller ones at the end.
+TEST(GemmCuda, ShortKernel) {
+  for (const Format format : {Format::kNvfp4, Format::kMxfp4}) {
+    for (const std::int64_t m : {1, 2, 3, 5, 8, 9, 16}) {
+      expect_equal({.format = format, .m = m, .n = 300, .k = 4096}, 1);
+    }
+    expect_equal({.format = format, .m = 4, .n = 72, .k = 28672}, 1);
+    expect_equal({.format = format, .m = 5, .n = 70, .k = 14336}, 1);
+    expect_equal({.format = format, .m = 8, .n = 70, .k = 14336}, 1);
+    expect_equal({.format = format, .m = 12, .n = 1000, .k = 2560}, 1);
+    expect_equal({.format = format, .m = 16, .n = 1100, .k = 8192}, 1);
+  }
+}
+TEST(GemmCuda, ShortKernelManyTiles) {
+  expect_equal({.m = 8, .n = 4300, .k = 8192}, 1);
+  expect_equal({.m = 16, .n = 2200, .k = 4096}, 1);
+  expect_equal({.m = 16, .n = 4300, .k = 8192}, 1);
 }
 
 }  // namespace

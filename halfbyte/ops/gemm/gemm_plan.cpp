@@ -118,9 +118,14 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
       problem.quantized ? (grouped ? kTensorCoreFromGroupRows : kTensorCoreFromRows)
                         : (grouped ? kTensorCoreFromGroupRows16Bit : kTensorCoreFromRows16Bit);
   const bool many = problem.m >= from * std::max<std::int64_t>(problem.groups, 1);
-  // W4A16's stream kernel is one for tensor cores too, and the faster for few rows.
-  const bool few = !problem.quantized && !many && no_stream(problem, device) == nullptr;
-  if ((tensor_core && !few) || (problem.method == GemmMethod::kAuto && many)) {
+  const bool empty = problem.m == 0 || problem.n == 0;
+  // W4A16's stream kernel is one for tensor cores too, and the faster for few rows that it reads
+  // the weights once for, in one round.
+  const bool may_stream =
+      !problem.quantized && !many && !empty && no_stream(problem, device) == nullptr;
+  const bool few = may_stream && plan_stream(problem, device).rounds == 1;
+  const bool rounds = may_stream && !few;
+  if ((tensor_core && !few) || (problem.method == GemmMethod::kAuto && (many || rounds))) {
     const char* no_plan = no_tensor_core(problem, device);
     if (no_plan == nullptr) {
       plan.tensor_core = plan_tensor_core(problem, device);
@@ -129,8 +134,9 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
     if (no_plan == nullptr) {
       plan.kind = GemmKernelKind::kTensorCore;
       plan.why = tensor_core ? "demanded"
+                 : rounds    ? "A does not fit the stream kernel at once"
                              : std::to_string(from) + " rows of A or more" +
-                                   (grouped ? " a group, on average" : "");
+                                (grouped ? " a group, on average" : "");
       return plan;
     }
     if (tensor_core && problem.quantized) {
@@ -154,7 +160,6 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
     plan.why = demanded ? "demanded" : std::to_string(kDequantizeRows) + " rows of A or more";
     return plan;
   }
-  const bool empty = problem.m == 0 || problem.n == 0;
   // W4A16 has an order of its own on tensor cores: bounded.
   const char* no = !problem.quantized && problem.method == GemmMethod::kExact
                        ? "W4A16 is exact without tensor cores alone"
@@ -164,10 +169,9 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
     plan.stream = plan_stream(problem, device);
     if (plan.stream.stages == 0) no = "shared memory is too small";
   };
-  if (problem.m <= kStreamRows) try_stream();
+  if (problem.m <= kStreamMaxTokens) try_stream();
   // Measured on an H200 (docs/performance.md): the short stream kernel is the faster one.
-  const bool prefers_stream = no == nullptr && plan.stream.simple && problem.m <= kStreamRows &&
-                              problem.m * plan.stream.slices <= kStreamRowSlices;
+  const bool prefers_stream = no == nullptr && plan.stream.simple;
   if (no_decode(problem, device) == nullptr && !empty && !prefers_stream) {
     const int rows = static_cast<int>(std::min<std::int64_t>(problem.m, kDecodeMaxTokens));
     plan.decode = plan_decode(choose_decode_shape(rows, problem.n, problem.k, device), problem.n,

@@ -61,10 +61,6 @@ inline constexpr std::int64_t kDequantizeRows = 65;
 // The same for rows in groups, of which that many fall to a group on average: the tensor-core
 // kernel.
 inline constexpr std::int64_t kTensorCoreFromGroupRows = 2, kTensorCoreFromGroupRows16Bit = 2;
-// Rows of A, and rows times slices of K, up to which the stream kernel, where it is the short one,
-// is preferred to the decode kernel.
-inline constexpr std::int64_t kStreamRows = 8, kStreamRowSlices = 336;
-
 struct GemmPlan {
   GemmKernelKind kind = GemmKernelKind::kAny;
   DecodePlan decode;

@@ -35,17 +35,24 @@ inline bool is_regular_stream(const GemmProblem& problem) {
          (problem.a_scale_rows + 128) * (problem.blocks() + 4) < kMostScales;
 }
 
-// Whether the short kernel's rows of A can be copied 16 bytes at a time to where a stage of weights
-// lies later, and are more than the threads hold at once: fewer are faster without.
+// `plan`, or the best without the short kernel where the pointers are not as that wants them.
+inline StreamPlan stream_plan_of(const GemmProblem& problem, const StreamPlan& plan,
+                                 const GemmDevice& device) {
+  return plan.simple && !is_regular_stream(problem) ? plan_stream(problem, device, false) : plan;
+}
+
+// Whether the columns of A that a CTA of the short kernel has can be copied 16 bytes at a time to
+// where a stage of weights lies later, and are more than the threads hold at once: fewer are faster
+// without.
 inline bool copies_rows(const GemmProblem& problem, const StreamPlan& plan) {
   if (!problem.quantized || !plan.simple) return false;
   const auto is_even = [](const void* p) { return reinterpret_cast<std::intptr_t>(p) % 16 == 0; };
-  const std::int64_t scales = problem.blocks();
+  const std::int64_t columns = problem.k / plan.split, scales = problem.blocks() / plan.split;
   constexpr std::int64_t kHeld = kStreamPiecesAhead * kStreamThreads * 16;  // columns
-  return problem.m * problem.k > kHeld && problem.k % 256 == 0 && scales % 16 == 0 &&
-         is_even(problem.a_codes) && is_even(problem.a_scales) &&
+  return problem.m * columns > kHeld && columns % 256 == 0 && scales % 16 == 0 &&
+         scales <= kStreamThreads * 16 && is_even(problem.a_codes) && is_even(problem.a_scales) &&
          problem.a_rows.inner_stride % 16 == 0 &&
-         problem.m * (problem.k / 2 + scales) <= kStreamWarps * 2 * unit_bytes(problem.format);
+         problem.m * (columns / 2 + scales) <= kStreamWarps * 2 * unit_bytes(problem.format);
 }
 
 // It waits for nothing.

@@ -17,8 +17,8 @@ inline constexpr int kStreamZeros = kStreamHeaderBytes - kStreamRowBytes;
 // Pieces of A (sixteen columns) that a thread holds at once, W4A4.
 inline constexpr int kStreamPiecesAhead = 4;
 
-// Floats from one row of A's 16 sums to the next: no bank conflicts.
-inline constexpr int kStreamTokenStride = 20;
+// Floats from one row of A's 16 sums to the next. Stores of a part's sums conflict, which are few.
+inline constexpr int kStreamTokenStride = 16;
 
 // Bytes of a row of A's slice as fragments: fp16.
 inline constexpr int kStreamSliceBytes = kSliceColumns * 2;

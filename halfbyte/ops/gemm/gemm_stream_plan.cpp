@@ -42,6 +42,7 @@ bool lay_out(const GemmProblem& problem, const GemmDevice& device, int tiles, St
   const int pieces = ceil_div(plan.slices, plan.full.slices);
   plan.rounds = plan.split > 1 ? 1 : pieces;
   plan.last = share_of(plan.slices - (pieces - 1) * plan.full.slices, plan.full.deal.part_slices);
+  plan.chunk_inverse = 65536 / plan.chunk_rows + 1;
   plan.levels = 0;
   while ((1 << plan.levels) < plan.rounds) ++plan.levels;
   constexpr int kAlign = 128;
@@ -74,7 +75,9 @@ double cost_of_parts(int tiles, int parts, int part_slices, bool shared) {
   return ceil_div(std::int64_t{tiles} * parts, kStreamWarps) * part;
 }
 
-StreamTail tail_of(int tiles, int slices, int part_shift, bool shared) {
+// fits(tail): the sums of its parts do.
+template <class Fits>
+StreamTail tail_of(int tiles, int slices, int part_shift, bool shared, const Fits& fits) {
   const int turn = kStreamWarps / std::gcd(slices >> part_shift, kStreamWarps);  // tiles
   StreamTail tail{tiles / turn * turn, part_shift};
   const auto cost = [&](int shift) {
@@ -82,30 +85,36 @@ StreamTail tail_of(int tiles, int slices, int part_shift, bool shared) {
   };
   // Where all tiles would be the tail the start counts, not the balance: smaller parts are slower.
   for (int shift = part_shift - 1; shift > 0 && tail.first > 0; --shift) {
-    if (cost(shift) < cost(tail.part_shift)) tail.part_shift = shift;
+    if (cost(shift) < cost(tail.part_shift) && fits(StreamTail{tail.first, shift})) {
+      tail.part_shift = shift;
+    }
   }
   return tail;
 }
 
-// Of a plan with one phase for all tiles of a CTA, block_tiles or one more times `unit`. Without
-// smaller parts where their sums do not fit.
-void set_tails(const GemmDevice& device, int unit, bool shared, StreamPlan& plan) {
+// Of a plan with one phase for all tiles of a CTA, block_tiles or one more times `unit`, and
+// full.slices of each. False: the sums of its parts do not fit.
+bool set_tails(const GemmDevice& device, int unit, bool shared, StreamPlan& plan) {
   plan.part_shift = 1;  // K has an even number of slices
-  while (2 << plan.part_shift <= kStreamPartSlices && plan.slices % (2 << plan.part_shift) == 0) {
+  const int most = plan.full.deal.part_slices;
+  const int slices = plan.full.slices;
+  while (2 << plan.part_shift <= most && slices % (2 << plan.part_shift) == 0) {
     ++plan.part_shift;
   }
   const int all[] = {unit * plan.block_tiles, unit * (plan.block_tiles + (plan.more_tiles != 0))};
   const auto bytes_with = [&](const StreamTail& tail, int tiles) {
-    const int parts = tail.first * (plan.slices >> plan.part_shift) +
-                      (tiles - tail.first) * (plan.slices >> tail.part_shift);
+    const int parts = tail.first * (slices >> plan.part_shift) +
+                      (tiles - tail.first) * (slices >> tail.part_shift);
     return plan.part_offset + parts * plan.chunk_rows * kStreamTokenStride * 4;
   };
   for (const int more : {0, 1}) {
     StreamTail& tail = plan.tails[more];
-    tail = tail_of(all[more], plan.slices, plan.part_shift, shared);
-    if (bytes_with(tail, all[more]) > device.shared_bytes) tail = {all[more], plan.part_shift};
+    tail = tail_of(all[more], slices, plan.part_shift, shared, [&](const StreamTail& of) {
+      return bytes_with(of, all[more]) <= device.shared_bytes;
+    });
     plan.shared_bytes = std::max(plan.shared_bytes, bytes_with(tail, all[more]));
   }
+  return plan.shared_bytes <= device.shared_bytes;
 }
 
 // The warps with the most slices, phase by phase, what a phase's barriers and its restaging of A
@@ -118,9 +127,9 @@ double cost(const StreamPlan& plan, int tiles, bool shared) {
     const StreamDeal& deal = plan.full.deal;
     const double slices =
         plan.simple
-            ? cost_of_parts(tail.first, plan.slices >> plan.part_shift, 1 << plan.part_shift,
+            ? cost_of_parts(tail.first, plan.full.slices >> plan.part_shift, 1 << plan.part_shift,
                             shared) +
-                  cost_of_parts(of - tail.first, plan.slices >> tail.part_shift,
+                  cost_of_parts(of - tail.first, plan.full.slices >> tail.part_shift,
                                 1 << tail.part_shift, shared)
             : cost_of_parts(of, deal.parts, std::min(deal.part_slices, plan.full.slices), false);
     // The sums of the parts, from both CTAs of a cluster.
@@ -138,6 +147,7 @@ double cost(const StreamPlan& plan, int tiles, bool shared) {
 struct Best {
   StreamPlan plan;
   double slices = 0.0;
+  bool simple = false;  // the short kernel may be taken
   std::vector<StreamPlan>* all = nullptr;
 };
 
@@ -162,18 +172,26 @@ void try_all(const GemmProblem& problem, const GemmDevice& device, int split, in
   // Both CTAs of a cluster have some; all but the last round have whole parts.
   if (split > 1 && (split - 1) * slices >= plan.slices) return;
   if (split == 1 && slices < plan.slices && slices % kStreamPartSlices != 0) return;
-  for (int part_slices = kStreamPartSlices; part_slices >= 2; part_slices /= 2) {
+  for (int part_slices = kStreamLongPartSlices; part_slices >= 2; part_slices /= 2) {
     plan.full = share_of(slices, part_slices);
     plan.stages = kStreamStages;
     if (!lay_out(problem, device, tiles, plan)) continue;
+    // A cluster's CTAs have halves alike; one or two rows of A fit one CTA.
+    const bool halves = split == 2 && plan.slices == 2 * slices && plan.chunk_rows > 2;
     const bool one_phase =
-        split == 1 && plan.rounds == 1 && plan.chunks == 1 && plan.group_tiles == tiles;
-    plan.simple = part_slices == kStreamPartSlices && one_phase && is_simple(problem);
-    if (plan.simple) set_tails(device, 1, shares_columns(problem, plan), plan);
-    const double cost_of = turns * cost(plan, tiles, shares_columns(problem, plan));
+        (split == 1 || halves) && plan.rounds == 1 && plan.chunks == 1 && plan.group_tiles == tiles;
+    const bool shared = shares_columns(problem, plan);
+    plan.simple = false;
+    if (part_slices >= kStreamPartSlices && one_phase && best.simple) {
+      StreamPlan simple = plan;
+      simple.simple = set_tails(device, 1, shared, simple);
+      if (simple.simple) plan = simple;
+    }
+    if (part_slices > kStreamPartSlices && (!plan.simple || shared)) continue;
+    const double cost_of = turns * cost(plan, tiles, shared);
     if (best.all != nullptr) best.all->push_back(plan);
     if (best.plan.stages == 0 || cost_of < best.slices) best.plan = plan, best.slices = cost_of;
-    if (plan.simple) break;
+    if (plan.simple && part_slices == kStreamPartSlices) break;
   }
 }
 
@@ -189,11 +207,12 @@ const char* no_stream(const GemmProblem& problem, const GemmDevice& device) {
   return nullptr;
 }
 
-StreamPlan plan_stream(const GemmProblem& problem, const GemmDevice& device,
+StreamPlan plan_stream(const GemmProblem& problem, const GemmDevice& device, bool simple,
                        std::vector<StreamPlan>* all) {
   StreamPlan plan;
   Best best;
   best.all = all;
+  best.simple = simple && is_simple(problem);
   plan.tiles = ceil_div(problem.n, kTileRows);
   plan.slices = ceil_div(problem.k, kSliceColumns);
   for (const int most : {kStreamMaxTokens, 8}) {
@@ -221,12 +240,17 @@ StreamPlan plan_gate_up_stream(const GemmProblem& problem, const GemmDevice& dev
   plan.blocks = std::min(pairs, device.multiprocessors);
   plan.block_tiles = pairs / plan.blocks;
   plan.more_tiles = pairs % plan.blocks;
-  plan.full = share_of(plan.slices, kStreamPartSlices);
   plan.stages = kStreamStages;
   const int tiles = 2 * ceil_div(pairs, plan.blocks);
-  plan.simple = lay_out(problem, device, tiles, plan) && plan.group_tiles == tiles;
-  if (plan.simple) set_tails(device, 2, shares_columns(problem, plan), plan);
-  return plan.simple ? plan : StreamPlan{};
+  const bool shared = shares_columns(problem, plan);
+  for (const int part_slices : {kStreamPartSlices, kStreamLongPartSlices}) {
+    if (part_slices > kStreamPartSlices && shared) break;
+    plan.full = share_of(plan.slices, part_slices);
+    plan.simple = lay_out(problem, device, tiles, plan) && plan.group_tiles == tiles &&
+                  set_tails(device, 2, shared, plan);
+    if (plan.simple) return plan;
+  }
+  return {};
 }
 
 }  // namespace halfbyte::ops

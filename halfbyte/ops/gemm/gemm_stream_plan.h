@@ -19,10 +19,11 @@ namespace halfbyte::ops {
 
 inline constexpr int kStreamWarps = 16;
 inline constexpr int kStreamThreads = kStreamWarps * 32;
-inline constexpr int kStreamMaxTokens = 16;    // rows of A a chunk
-inline constexpr int kStreamStages = 2;        // pairs of units in flight a warp
-inline constexpr int kStreamMaxGroups = 4096;  // of rows (experts)
-inline constexpr int kStreamPartSlices = 8;    // at most
+inline constexpr int kStreamMaxTokens = 16;       // rows of A a chunk
+inline constexpr int kStreamStages = 2;           // pairs of units in flight a warp
+inline constexpr int kStreamMaxGroups = 4096;     // of rows (experts)
+inline constexpr int kStreamPartSlices = 8;       // at most
+inline constexpr int kStreamLongPartSlices = 16;  // of the short kernel, one slice a product
 
 // Slices that share the eight columns of a product in the short kernel, which has fewer operations
 // for the same sums then: as many as leave a column for each row of A.
@@ -57,8 +58,9 @@ struct StreamPlan {
   int split = 1;        // CTAs of a cluster
   int block_tiles = 0;  // of a cluster; one more in the first `more_tiles`; not with groups
   int more_tiles = 0;
-  int chunks = 1;      // 0: the kernel counts them, group by group
-  int chunk_rows = 1;  // rows of A at once
+  int chunks = 1;         // 0: the kernel counts them, group by group
+  int chunk_rows = 1;     // rows of A at once
+  int chunk_inverse = 0;  // x / chunk_rows = x * chunk_inverse >> 16 for x <= 2 * kStreamWarps
   int tiles = 0, slices = 0;
   int group_tiles = 1;
   int rounds = 1, levels = 0;  // levels of the tree above the rounds
@@ -71,7 +73,8 @@ struct StreamPlan {
   int blocks = 0;       // CTAs, clusters times split
   int stages = 0;       // kStreamStages; 0: the kernel does not fit
   int buffers = 1;      // of a phase's sums
-  bool simple = false;  // one phase, no groups, A and C of ordinary strides: a short kernel
+  bool simple = false;  // one phase, no groups, A and C of ordinary strides: a short kernel, whose
+                        // clusters have CTAs with a half of K each
   int part_shift = 0;   // of it, before the tail
   StreamTail tails[2];  // of it: where a CTA has block_tiles, and where it has one more
 };
@@ -79,8 +82,9 @@ struct StreamPlan {
 // nullptr: the stream kernel takes the problem (`stages` may still be 0).
 const char* no_stream(const GemmProblem& problem, const GemmDevice& device);
 
-// all: every plan that fits, for benchmarks; may be nullptr.
-StreamPlan plan_stream(const GemmProblem& problem, const GemmDevice& device,
+// simple: it may be one of the short kernel. all: every plan that fits, for benchmarks; may be
+// nullptr.
+StreamPlan plan_stream(const GemmProblem& problem, const GemmDevice& device, bool simple = true,
                        std::vector<StreamPlan>* all = nullptr);
 
 // For few rows (stages == 0: more, or another reason) of a product of gate and up, n = 2I, whose
