@@ -17,10 +17,10 @@ fi
 rows=()
 note() { rows+=("$(printf '%-34s %s' "$1" "$2")"); }
 
-build() {  # build DIR ARCHS [TARGET [FLAGS]]
+build() {  # build DIR ARCHS [TARGETS [FLAGS]]
   local start=$SECONDS
   if cmake -S . -B "$1" "${cmake_flags[@]}" -DHALFBYTE_CUDA_ARCHS="$2" -DCMAKE_CUDA_FLAGS="${4:-}" >"$out/$1.log" 2>&1 &&
-    cmake --build "$1" -j "$(nproc)" --target "${3:-all}" >>"$out/$1.log" 2>&1; then
+    cmake --build "$1" -j "$(nproc)" --target ${3:-all} >>"$out/$1.log" 2>&1; then
     note "build $2" "$((SECONDS - start)) s, $(nproc) cores"
   else
     note "build $2" FAILED
@@ -57,11 +57,11 @@ build-gpu-other/bin/halfbyte bench rmsnorm_quantize --backend cuda --shapes 4x64
 note "no kernel for this device" "exit $?: $(tail -n 1 "$out/other.log")"
 
 # racecheck does not follow a barrier that one lane arrives at for a warp (gemm_cuda_decode.cuh).
-build build-gpu-racecheck 90a gemm_test -DHALFBYTE_RACECHECK
+build build-gpu-racecheck 90a 'gemm_test gemm_silu_mul_test' -DHALFBYTE_RACECHECK
 for tool in memcheck racecheck initcheck; do
   for program in gemm_test gemm_silu_mul_test quantize_test rmsnorm_test rope_test silu_mul_test; do
     dir=build-gpu
-    [ "$tool $program" = "racecheck gemm_test" ] && dir=build-gpu-racecheck
+    [[ "$tool $program" == "racecheck gemm"* ]] && dir=build-gpu-racecheck
     sanitize "$tool" "$program" "$dir" &
   done
   wait

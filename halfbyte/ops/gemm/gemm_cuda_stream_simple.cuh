@@ -1,5 +1,5 @@
 // The short kernel, of which StreamPlan::simple tells: one phase, one chunk of regular rows. A CTA
-// has all of K, or one half of it (kSplit), the other one that of a cluster the other.
+// has all of K, or an equal share of it with the others of a cluster (kSplit).
 //
 // Until its first weights are asked for the memory is idle, so the common case has a kernel with
 // little before that.
@@ -51,8 +51,8 @@ __device__ __forceinline__ int simple_sums(const StreamPlan& plan, const StreamT
 
 // The CTA of a cluster that this one is.
 template <bool kSplit>
-__device__ __forceinline__ int simple_rank() {
-  return kSplit ? static_cast<int>(blockIdx.x % 2) : 0;
+__device__ __forceinline__ int simple_rank(const StreamPlan& plan) {
+  return kSplit ? static_cast<int>(blockIdx.x) % plan.split : 0;
 }
 
 // The pairs of units of a warp in the order of use.
@@ -67,7 +67,7 @@ struct SimpleLoads {
                                          const StreamTail& tail)
       : weights(args.weights + (threadIdx.x & 31) * 16 +
                 (static_cast<std::int64_t>(tiles.first) * args.plan.slices +
-                 simple_rank<kSplit>() * args.plan.full.slices) *
+                 simple_rank<kSplit>(args.plan) * args.plan.full.slices) *
                     kUnitBytes) {
     item.start(args.plan, tail);
     open_item(args.plan, tiles);
@@ -77,7 +77,7 @@ struct SimpleLoads {
     left = item.slice < tiles.count * slices ? 1 << item.shift : 0;
     const int jump = item.slice >= tiles.half * slices ? tiles.jump : 0;
     std::int64_t slice = item.slice + static_cast<std::int64_t>(jump) * plan.slices;
-    if constexpr (kSplit) {  // the other half of each tile lies between
+    if constexpr (kSplit) {  // the other shares of each tile lie between
       slice += static_cast<std::int64_t>(__umulhi(item.slice, plan.full.slices_inverse)) * slices;
     }
     at = weights + slice * kUnitBytes;
@@ -117,7 +117,7 @@ __device__ __forceinline__ void multiply_simple(const StreamArgs& args, std::uin
   using Ring = StreamRing<kKind>;
   const StreamPlan& plan = args.plan;
   const StreamShare& in = plan.full;
-  const int first_slice = simple_rank<kSplit>() * in.slices;
+  const int first_slice = simple_rank<kSplit>(plan) * in.slices;
   const int thread = static_cast<int>(threadIdx.x);
   const StreamChunk chunk{0, plan.chunk_rows, 0, 0, true};
   auto* factors = reinterpret_cast<float*>(smem + plan.factor_offset);
@@ -197,7 +197,8 @@ __device__ __forceinline__ float simple_sum(const StreamArgs& args, const std::u
     return __fadd_rn(__fadd_rn(first[0], first[stride]),
                      __fadd_rn(first[2 * stride], first[3 * stride]));
   }
-  return tree_sum<kSplit>(smem_address(first), kSplit ? 2 * parts : parts, stride * 4, parts);
+  return tree_sum<kSplit>(smem_address(first), kSplit ? plan.split * parts : parts, stride * 4,
+                          parts);
 }
 
 // The elements of C that a thread has of a CTA's tiles (or pairs of them), from one to the next.
@@ -227,9 +228,9 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
     simple_stream_kernel(const __grid_constant__ StreamArgs args) {
 #if __CUDA_ARCH__ >= 800
   extern __shared__ __align__(128) std::uint8_t smem[];
-  constexpr int kCtas = kSplit ? 2 : 1;
   const StreamPlan& plan = args.plan;
-  const int cluster = static_cast<int>(blockIdx.x) / kCtas, rank = simple_rank<kSplit>();
+  const int ctas = kSplit ? plan.split : 1;
+  const int cluster = static_cast<int>(blockIdx.x) / ctas, rank = simple_rank<kSplit>(plan);
   const StreamChunk chunk{0, plan.chunk_rows, 0, 0, true};
   auto* rows = reinterpret_cast<StreamRow*>(smem + plan.header_offset);
   const int first_tile = cluster * plan.block_tiles + min(cluster, plan.more_tiles);
@@ -240,18 +241,18 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
   multiply_simple<kKind, kTiles, kShared, kSplit>(args, smem, {first_tile, tiles, tiles, 0}, tail,
                                                   scales);
   put_rows<kKind>(args, chunk, scales, rows);
-  sync_split(kCtas);
+  sync_split(ctas);
   let_kernel_after_start();
 
   const float decode_b = StreamScales::decode(scales.b, args.problem.b_scale.kind);
 #pragma unroll 1
-  for (SimpleElement at(plan); at.tile * kCtas + rank < tiles; at.next(chunk.rows)) {
-    const int tile = at.tile * kCtas + rank;
+  for (SimpleElement at(plan); at.tile * ctas + rank < tiles; at.next(chunk.rows)) {
+    const int tile = at.tile * ctas + rank;
     const float v = simple_sum<kShared, kSplit>(args, smem, tail, tile, at.m, at.row);
     put_output<kKind>(args, chunk, rows[at.m], (first_tile + tile) * kTileRows + at.row, v,
                       decode_b);
   }
-  if (kSplit) sync_split(kCtas);  // the other may still read this CTA's sums
+  if (kSplit) sync_split(ctas);  // the others may still read this CTA's sums
 #endif
 }
 

@@ -77,6 +77,8 @@ void expect_sound(const GemmProblem& problem, const GemmDevice& device) {
   EXPECT_TRUE(stream.rounds == 1 || stream.split == 1);
   if (stream.simple) {
     EXPECT_EQ(stream.buffers, 1);
+    EXPECT_EQ(stream.split * stream.full.slices, stream.slices);
+    EXPECT_LE(stream.blocks / stream.split, tensor_core_clusters(device, stream.split));
   }
   const int pieces = stream.rounds * stream.split;
   EXPECT_GE(pieces * stream.full.slices, stream.slices);
@@ -85,8 +87,8 @@ void expect_sound(const GemmProblem& problem, const GemmDevice& device) {
     EXPECT_EQ(stream.full.slices & (stream.full.slices - 1), 0);
     EXPECT_GE(1 << stream.levels, stream.rounds);
   }
-  if (pieces > 1) {
-    EXPECT_EQ(stream.full.slices % kStreamPartSlices, 0);
+  if (pieces > 1) {  // whole parts
+    EXPECT_EQ(stream.full.slices % (stream.simple ? 1 << stream.part_shift : kStreamPartSlices), 0);
   }
   if (stream.buffers == 1) {  // one phase
     EXPECT_EQ(stream.rounds, 1);
@@ -244,9 +246,9 @@ TEST(GemmPlan, Dequantize) {
 
 TEST(GemmPlan, SaysWhatItIs) {
   EXPECT_EQ(
-      to_string(plan_of(decode_problem(16, 28672, 8192))),
+      to_string(plan_of(decode_problem(16, 57344, 8192))),
       "decode 16 tokens, 2 slices a warp, 16 warps along K, 2 rounds, 2 stages, 132 blocks of "
-      "211712 bytes, 1 launch: prepared NVFP4 weights, exact blocks on fp16 tensor cores");
+      "226048 bytes, 1 launch: prepared NVFP4 weights, exact blocks on fp16 tensor cores");
   GemmProblem values = decode_problem(1, 28672, 4096);
   values.quantized = false;
   values.x_rows = {1, 1, 4096, 0};

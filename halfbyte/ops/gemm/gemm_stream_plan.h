@@ -74,7 +74,7 @@ struct StreamPlan {
   int stages = 0;       // kStreamStages; 0: the kernel does not fit
   int buffers = 1;      // of a phase's sums
   bool simple = false;  // one phase, no groups, A and C of ordinary strides: a short kernel, whose
-                        // clusters have CTAs with a half of K each
+                        // clusters' CTAs have equal shares of K
   int part_shift = 0;   // of it, before the tail
   StreamTail tails[2];  // of it: where a CTA has block_tiles, and where it has one more
 };
