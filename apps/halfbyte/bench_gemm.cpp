@@ -11,7 +11,6 @@
 #include "apps/halfbyte/gemm_plans.h"
 #include "apps/halfbyte/op_tensors.h"
 #include "halfbyte/formats/scale_layout.h"
-#include "halfbyte/ops/gemm/gemm_explain.h"
 #include "halfbyte/ops/gemm/gemm_silu_mul.h"
 #include "halfbyte/ops/silu_mul/silu_mul.h"
 

@@ -3,7 +3,6 @@
 #include "halfbyte/base/float_environment.h"
 #include "halfbyte/ops/common/dispatch.h"
 #include "halfbyte/ops/gemm/gemm_arguments.h"
-#include "halfbyte/ops/gemm/gemm_explain.h"
 #include "halfbyte/ops/gemm/gemm_kernels.h"
 #include "halfbyte/ops/gemm/gemm_run.h"
 

@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "halfbyte/base/execution.h"
 #include "halfbyte/base/macros.h"
@@ -90,6 +91,11 @@ inline constexpr std::size_t kGemmWorkspaceAlignment = 256;
 // It depends on shapes, types, method and device, not on pointers, which may be null. 0 on the CPU.
 HALFBYTE_API base::Result<std::size_t> gemm_workspace_bytes(const GemmArgs& args,
                                                             const base::Execution& execution = {});
+
+// What gemm would do, for people and for benchmarks that say what they time: the kernel, its
+// numbers, and why that one. It depends on what gemm_workspace_bytes depends on.
+HALFBYTE_API base::Result<std::string> explain_gemm(const GemmArgs& args,
+                                                    const base::Execution& execution = {});
 
 // Weights of one matrix, N x K: plain.codes, plain.scales <-> prepared. The fp32 scale is in
 // neither: plain.scale is absent.

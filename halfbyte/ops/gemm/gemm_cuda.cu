@@ -4,7 +4,6 @@
 #include "halfbyte/ops/gemm/gemm_cublaslt.h"
 #include "halfbyte/ops/gemm/gemm_cuda_kernels.h"
 #include "halfbyte/ops/gemm/gemm_cuda_tensor_core.h"
-#include "halfbyte/ops/gemm/gemm_explain.h"
 #include "halfbyte/ops/gemm/gemm_stream_args.h"
 #include "halfbyte/simt/launch.cuh"
 

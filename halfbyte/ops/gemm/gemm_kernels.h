@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "halfbyte/base/status.h"
 #include "halfbyte/base/tensor_view.h"
@@ -122,6 +123,7 @@ namespace cuda {
 // kUnsupported or kInvalidArgument where the method is impossible; gemm.cpp asks before it calls
 // gemm, which then has nothing to refuse. Pointers may be null.
 base::Result<std::size_t> gemm_workspace_bytes(const GemmProblem& problem, base::Device device);
+base::Result<std::string> explain_gemm(const GemmProblem& problem, base::Device device);
 base::Status gemm(const GemmProblem& problem, base::Device device,
                   const base::Execution& execution);
 base::Status prepare_weights(const PrepareProblem& problem, base::Device device, void* stream);
