@@ -110,11 +110,12 @@ inline TilePlan tile_layout(const TileProblem& problem) {
   if (of.leaves <= 32) return {1, 1, kRowsOfOneWarp};
   const bool takes_one_leaf = problem.plain && of.fit(1);
   if (!problem.whole_rows) {
-    if (takes_one_leaf && rows <= 2 * multiprocessors) {
-      const bool splits = rows * 2 <= multiprocessors && of.warps(1) > 4;
+    if (problem.plain && rows <= 2 * multiprocessors) {
+      const bool splits = !of.fit(1) || (rows * 2 <= multiprocessors && of.warps(1) > 4);
       return splits ? TilePlan{1, 4, 1, (of.warps(1) + 3) / 4} : TilePlan{1, of.warps(1), 1};
     }
-    return of.fit(2) ? TilePlan{2, of.warps(2), 1} : TilePlan{2, 8, 1, (of.warps(2) + 7) / 8};
+    // Parts of four warps: of larger ones, the last may be half empty.
+    return of.fit(2) ? TilePlan{2, of.warps(2), 1} : TilePlan{2, 4, 1, (of.warps(2) + 3) / 4};
   }
   if (const TilePlan plan = shared_layout(problem, of)) return plan;
   if (problem.plain && !problem.quantizes) return norm_layout(problem, of);

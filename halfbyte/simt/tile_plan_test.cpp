@@ -71,6 +71,7 @@ TEST(TilePlan, FewRowsTakeManyWarpsAndMultiprocessors) {
   EXPECT_EQ(plan(34, 8192), (TilePlan{2, 8, 1}));
   EXPECT_EQ(plan(16, 8192, false), (TilePlan{1, 4, 1, 4}));
   EXPECT_EQ(plan(128, 8192, false), (TilePlan{1, 16, 1}));
+  EXPECT_EQ(plan(256, 28672, false), (TilePlan{1, 4, 1, 14}));
   EXPECT_EQ(plan(16, 8192, true, false, false), general({2, 8, 1}));
 }
 
@@ -91,7 +92,8 @@ TEST(TilePlan, ManyRows) {
   EXPECT_EQ(plan(3000, 4096, true, true), (TilePlan{2, 4, 1, 1, false, 1}));
   EXPECT_EQ(plan(16384, 32768), (TilePlan{4, 16, 1}));
   EXPECT_EQ(plan(16384, 16384), (TilePlan{2, 16, 1}));
-  EXPECT_EQ(plan(16384, 32768, false), (TilePlan{2, 8, 1, 4}));
+  EXPECT_EQ(plan(16384, 32768, false), (TilePlan{2, 4, 1, 8}));
+  EXPECT_EQ(plan(16384, 28672, false), (TilePlan{2, 4, 1, 7}));
   EXPECT_EQ(plan(16384, 512), general({1, 1, 4}));
 }
 
