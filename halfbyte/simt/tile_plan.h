@@ -20,6 +20,7 @@ struct TilePlan {
   int shared_bytes = 0;   // not 0: a long row, which lies in that much shared memory
   bool stages_updated = false;  // and what is updated beside it
   bool plain = true;            // by the kernels for plain problems
+  bool cluster = false;         // the CTAs of a row are one: simt/row_cluster.cuh
 
   explicit operator bool() const { return leaves_a_lane != 0; }
   int threads() const { return warps * 32 * rows_a_cta; }
@@ -40,6 +41,7 @@ struct TileProblem {
   bool plain = true;          // y is quantized into one layout, or stored, and nothing else
   bool quantizes = true;
   bool row_scales = false;  // a scale a row
+  bool clusters = false;    // there is simt/row_cluster.cuh for it: a sum, on sm_90 or later
 };
 
 // simt/long_row.cuh: 64 leaves are a unit. Two CTAs a multiprocessor, where there is room, fill
@@ -70,6 +72,27 @@ struct TileWidths {
   }
   bool fit(int leaves_a_lane) const { return warps(leaves_a_lane) <= kMostTileWarps; }
 };
+
+// Few rows, that are long: the CTAs of a row tell each other their sums. What they exchange takes
+// half a microsecond, twice where a row has a scale of its own, and from some rows on a
+// multiprocessor has work enough without it (docs/performance.md).
+inline TilePlan cluster_layout(const TileProblem& problem, TileWidths of) {
+  if (!problem.clusters || !problem.plain || !problem.quantizes || problem.rows == 0) return {};
+  const bool wide = problem.columns > 16384;
+  const std::int64_t shortest = problem.row_scales ? 16384 : problem.updates_rows ? 5120 : 12288;
+  const int rows_share = problem.row_scales || problem.columns > 32768      ? 4
+                         : problem.updates_rows && problem.columns >= 16384 ? 1
+                         : problem.updates_rows || wide                     ? 2
+                                                                            : 4;
+  if (problem.columns <= shortest || problem.rows * rows_share > problem.multiprocessors) return {};
+  const int leaves_a_lane = problem.columns > 32768 ? 2 : 1,
+            split = problem.columns > 12288 ? 8 : 4;
+  const int warps = (of.warps(leaves_a_lane) + split - 1) / split;
+  if (warps > kMostTileWarps) return {};
+  TilePlan plan{leaves_a_lane, warps, 1, split};
+  plan.cluster = true;
+  return plan;
+}
 
 // Few rows that are read alone: several CTAs read one. Not where one could read what another has
 // updated, and not for a row's own scale, of which each would need all.
@@ -117,6 +140,7 @@ inline TilePlan tile_layout(const TileProblem& problem) {
     // Parts of four warps: of larger ones, the last may be half empty.
     return of.fit(2) ? TilePlan{2, of.warps(2), 1} : TilePlan{2, 4, 1, (of.warps(2) + 3) / 4};
   }
+  if (const TilePlan plan = cluster_layout(problem, of)) return plan;
   if (const TilePlan plan = shared_layout(problem, of)) return plan;
   if (problem.plain && !problem.quantizes) return norm_layout(problem, of);
   const bool few = rows * (problem.updates_rows ? 1 : 8) <= 2 * multiprocessors;
@@ -143,8 +167,8 @@ inline std::string to_string(const TilePlan& plan) {
   return std::to_string(plan.rows_a_cta) + " rows a CTA, " + std::to_string(plan.warps) +
          " warps, " + std::to_string(plan.leaves_a_lane) + " leaves a lane" +
          (plan.split > 1 ? ", " + std::to_string(plan.split) + " CTAs a row" : "") +
-         (plan.shared ? " that each read all of it" : "") + (plan.once ? ", a CTA a row" : "") +
-         (plan.shared_bytes != 0 ? ", in shared memory" : "") +
+         (plan.shared ? " that each read all of it" : "") + (plan.cluster ? ", a cluster" : "") +
+         (plan.once ? ", a CTA a row" : "") + (plan.shared_bytes != 0 ? ", in shared memory" : "") +
          (plan.rows_each != 0 ? ", rows one after the other: " + std::to_string(plan.rows_each)
                               : "");
 }

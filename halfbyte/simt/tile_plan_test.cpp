@@ -82,6 +82,49 @@ TEST(TilePlan, FewLongerRowsToo) {
   EXPECT_EQ(plan(1, 28672, true, true), (TilePlan{4, 14, 1}));
 }
 
+// A sum on sm_90: a row over a cluster.
+TEST(TilePlan, FewLongRowsTakeClusters) {
+  const auto norm = [](std::int64_t rows, std::int64_t columns, bool updates_rows = false,
+                       bool row_scales = false) {
+    return tile_plan({.rows = rows,
+                      .columns = columns,
+                      .multiprocessors = 132,
+                      .shared_bytes = kShared,
+                      .updates_rows = updates_rows,
+                      .row_scales = row_scales,
+                      .clusters = true});
+  };
+  const auto cluster = [](int leaves_a_lane, int warps, int ctas) {
+    TilePlan result{leaves_a_lane, warps, 1, ctas};
+    result.cluster = true;
+    return result;
+  };
+  EXPECT_EQ(norm(1, 28672), cluster(1, 7, 8));
+  EXPECT_EQ(norm(66, 32768), cluster(1, 8, 8));
+  EXPECT_FALSE(norm(67, 32768).cluster);
+  EXPECT_EQ(norm(33, 16384), cluster(1, 4, 8));
+  EXPECT_FALSE(norm(34, 16384).cluster);
+  EXPECT_FALSE(norm(1, 12288).cluster);
+  EXPECT_EQ(norm(66, 8192, true), cluster(1, 4, 4));
+  EXPECT_FALSE(norm(67, 8192, true).cluster);
+  EXPECT_EQ(norm(132, 16384, true), cluster(1, 4, 8));
+  EXPECT_FALSE(norm(133, 16384, true).cluster);
+  EXPECT_FALSE(norm(1, 5120, true).cluster);
+  EXPECT_EQ(norm(33, 28672, false, true), cluster(1, 7, 8));
+  EXPECT_FALSE(norm(34, 28672, true, true).cluster);
+  EXPECT_FALSE(norm(1, 16384, true, true).cluster);
+  // Longer than what shared memory holds, too.
+  EXPECT_EQ(norm(33, 65536), cluster(2, 8, 8));
+  EXPECT_EQ(norm(1, 128 * 1024, true, true), cluster(2, 16, 8));
+  EXPECT_FALSE(norm(1, 128 * 1024 + 16));
+  EXPECT_FALSE(norm(0, 28672).cluster);
+  for (std::int64_t columns = 5136; columns <= 128 * 1024; columns += 16) {
+    const TilePlan p = norm(1, columns, true);
+    ASSERT_TRUE(p.cluster && p.warps <= 16 && p.split <= 8) << columns;
+    ASSERT_GE(p.split * p.warps * p.leaves_a_lane * 512, columns);
+  }
+}
+
 TEST(TilePlan, ManyRows) {
   EXPECT_EQ(plan(16384, 8192), (TilePlan{2, 8, 1}));
   EXPECT_EQ(plan(16384, 1536), (TilePlan{1, 3, 1}));
