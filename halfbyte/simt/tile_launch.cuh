@@ -10,6 +10,7 @@
 #include "halfbyte/simt/long_row.cuh"
 #include "halfbyte/simt/row_cluster.cuh"
 #include "halfbyte/simt/row_once.cuh"
+#include "halfbyte/simt/row_pipeline.cuh"
 #include "halfbyte/simt/tile_plan.h"
 
 namespace halfbyte::simt {
@@ -181,6 +182,15 @@ base::Status launch_row_cluster(const Source& source, TileOutputs<Source::kForma
                    options, source, out);
 }
 
+template <class Source>
+base::Status launch_row_pipeline(const Source& source, const TileOutputs<Source::kFormat>& out,
+                                 TilePlan plan, const LaunchOptions& options) {
+  constexpr auto kKernel = row_pipeline_kernel<Source>;
+  plan.shared_bytes = plan.warps * kPipelineLeaves * kKeptBytes;
+  return launch_row_ctas<kKernel>("row_pipeline_kernel", source, out, plan,
+                                  resident_ctas<kKernel>(plan.threads()), options);
+}
+
 // The kernel of a plan; tile_plan.h knows which there are.
 template <bool kRowScales, class Source>
 base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source::kFormat>& out,
@@ -213,6 +223,10 @@ base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source:
                    ? launch_row_cluster<Source, 1, kRowScales>(source, out, plan, options)
                    : launch_row_cluster<Source, 2, kRowScales>(source, out, plan, options);
       }
+    }
+    if constexpr (Source::kPlain && Source::kSums && Source::kQuantizes && !Source::kUpdates &&
+                  !kRowScales) {
+      if (plan.pipelined) return launch_row_pipeline(source, out, plan, options);
     }
     if constexpr (Source::kPlain && Source::kSums && !Source::kUpdates && !kRowScales) {
       if (plan.shared) {

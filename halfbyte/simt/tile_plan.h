@@ -21,6 +21,7 @@ struct TilePlan {
   bool stages_updated = false;  // and what is updated beside it
   bool plain = true;            // by the kernels for plain problems
   bool cluster = false;         // the CTAs of a row are one: simt/row_cluster.cuh
+  bool pipelined = false;       // simt/row_pipeline.cuh
 
   explicit operator bool() const { return leaves_a_lane != 0; }
   int threads() const { return warps * 32 * rows_a_cta; }
@@ -153,7 +154,13 @@ inline TilePlan tile_layout(const TileProblem& problem) {
     const int rows_each = !problem.updates_rows || rows < 4 * multiprocessors ? 0 : small ? 1 : 2;
     return {2, of.warps(2), 1, 1, false, rows_each};
   }
-  return of.fit(4) ? TilePlan{4, of.warps(4), 1} : long_row_layout(problem);
+  if (!of.fit(4)) return long_row_layout(problem);
+  TilePlan plan{4, of.warps(4), 1};
+  // Dealt to sixteen warps, a fourth leaf is all that some have and others not.
+  plan.pipelined = problem.plain && !problem.updates_rows && !problem.row_scales &&
+                   rows > multiprocessors && of.leaves > 3 * 32 * kMostTileWarps;
+  if (plan.pipelined) plan.warps = kMostTileWarps;
+  return plan;
 }
 
 inline TilePlan tile_plan(const TileProblem& problem) {
@@ -168,6 +175,7 @@ inline std::string to_string(const TilePlan& plan) {
          " warps, " + std::to_string(plan.leaves_a_lane) + " leaves a lane" +
          (plan.split > 1 ? ", " + std::to_string(plan.split) + " CTAs a row" : "") +
          (plan.shared ? " that each read all of it" : "") + (plan.cluster ? ", a cluster" : "") +
+         (plan.pipelined ? ", the next row's sum within this one's encoding" : "") +
          (plan.once ? ", a CTA a row" : "") + (plan.shared_bytes != 0 ? ", in shared memory" : "") +
          (plan.rows_each != 0 ? ", rows one after the other: " + std::to_string(plan.rows_each)
                               : "");

@@ -46,7 +46,9 @@ TEST(TilePlan, EveryRowFits) {
         // No CTA without leaves, shared rows apart; no warp of the only one.
         ASSERT_TRUE(p.shared || (p.split - 1) * of_a_cta < leaves) << columns;
         ASSERT_LE(p.split, p.shared ? p.warps : leaves);
-        ASSERT_TRUE((p.split > 1 && !p.shared) || (p.warps - 1) * of_a_warp < leaves) << columns;
+        ASSERT_TRUE((p.split > 1 && !p.shared) || p.pipelined || (p.warps - 1) * of_a_warp < leaves)
+            << columns;
+        ASSERT_TRUE(!p.pipelined || (p.plain && p.warps * 3 * 32 < leaves)) << columns;
         ASSERT_LE(p.threads(), 512);
         ASSERT_EQ(p.split > 1 && whole_rows, p.shared);
         ASSERT_TRUE(!p.shared || (p.plain && (options & 2) == 0));
@@ -133,7 +135,14 @@ TEST(TilePlan, ManyRows) {
   EXPECT_EQ(plan(256, 8192, true, true), (TilePlan{1, 16, 1}));
   EXPECT_EQ(plan(500, 8192, true, true), (TilePlan{2, 8, 1}));
   EXPECT_EQ(plan(3000, 4096, true, true), (TilePlan{2, 4, 1, 1, false, 1}));
-  EXPECT_EQ(plan(16384, 32768), (TilePlan{4, 16, 1}));
+  EXPECT_EQ(plan(132, 32768), (TilePlan{4, 16, 1}));
+  TilePlan pipelined{4, 16, 1};
+  pipelined.pipelined = true;
+  EXPECT_EQ(plan(16384, 32768), pipelined);
+  EXPECT_EQ(plan(133, 28672), pipelined);
+  EXPECT_EQ(plan(16384, 24592), pipelined);
+  EXPECT_EQ(plan(16384, 24576), (TilePlan{4, 12, 1}));
+  EXPECT_EQ(plan(16384, 28672, true, true), (TilePlan{4, 14, 1}));
   EXPECT_EQ(plan(16384, 16384), (TilePlan{2, 16, 1}));
   EXPECT_EQ(plan(16384, 32768, false), (TilePlan{2, 4, 1, 8}));
   EXPECT_EQ(plan(16384, 28672, false), (TilePlan{2, 4, 1, 7}));
