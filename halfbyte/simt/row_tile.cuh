@@ -16,6 +16,7 @@
 //   bool constants_first                                  no kernel writes them: fetch early
 //   void prefetch_constants(int leaf) const               before the wait, if so
 //   void load_constants(int leaf, Constants&) const       what all rows share: the weight
+//   Packed<T> packed_constants(int leaf) const            the same, kSums and kPlain
 //   void fetch(row, leaf, Raw&) const                     loads alone
 //   void fetch_updated(row, leaf, Raw&) const             of what is updated
 //   Packed<T> load(raw) const                             kSums: h

@@ -8,11 +8,11 @@
 
 namespace halfbyte::simt {
 
-// The tree over the leaves of a warp, in every lane; values[j] belong to 32 leaves before those of
-// values[j + 1]. The first levels exchange halves: a lane keeps the value of its parity and gives
-// the other, so that N values cost little more than one.
+// The trees over the 32 leaves each of values[0 .. N), by a warp: lane i has that of i % N. The
+// first levels exchange halves: a lane keeps the value of its parity and gives the other, so that N
+// values cost little more than one.
 template <int N>
-__device__ __forceinline__ float warp_tree_sum(float (&values)[N], int lane) {
+__device__ __forceinline__ float warp_group_sums(float (&values)[N], int lane) {
   static_assert(N == 1 || N == 2 || N == 4);
   int bit = 1;
 #pragma unroll
@@ -28,6 +28,14 @@ __device__ __forceinline__ float warp_tree_sum(float (&values)[N], int lane) {
   float sum = values[0];
 #pragma unroll
   for (; bit < 32; bit *= 2) sum = numerics::add_rn(sum, __shfl_xor_sync(~0u, sum, bit));
+  return sum;
+}
+
+// The tree over the leaves of a warp, in every lane; values[j] belong to 32 leaves before those of
+// values[j + 1].
+template <int N>
+__device__ __forceinline__ float warp_tree_sum(float (&values)[N], int lane) {
+  float sum = warp_group_sums(values, lane);
 #pragma unroll
   for (int j = 1; j < N; j *= 2) sum = numerics::add_rn(sum, __shfl_xor_sync(~0u, sum, j));
   return sum;

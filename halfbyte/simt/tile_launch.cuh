@@ -8,7 +8,9 @@
 
 #include "halfbyte/simt/launch.cuh"
 #include "halfbyte/simt/long_row.cuh"
+#include "halfbyte/simt/row_cluster.cuh"
 #include "halfbyte/simt/row_once.cuh"
+#include "halfbyte/simt/row_pipeline.cuh"
 #include "halfbyte/simt/tile_plan.h"
 
 namespace halfbyte::simt {
@@ -160,6 +162,35 @@ base::Status launch_long_rows(const Source& source, TileOutputs<Source::kFormat>
   return launch_row_ctas<kKernel>("long_row_kernel", source, out, plan, ctas, options);
 }
 
+template <class Source, int kLeaves, bool kRowScales>
+base::Status launch_row_cluster(const Source& source, TileOutputs<Source::kFormat> out,
+                                const TilePlan& plan, const LaunchOptions& options) {
+  const auto split = static_cast<std::uint32_t>(plan.split);
+  // The padding's CTAs are whole clusters too.
+  const std::int64_t wanted = (scale_padding_threads(out.target) + plan.threads() - 1) /
+                              static_cast<std::int64_t>(plan.threads());
+  const auto padding_ctas = static_cast<std::uint32_t>(
+      std::min<std::int64_t>(wanted, options.device.multiprocessors) + split - 1);
+  out.row_ctas = out.rows * split;
+  out.row_split = split;
+  out.programmatic = options.programmatic;
+  LaunchShape shape;
+  shape.grid = dim3(out.row_ctas + padding_ctas / split * split);
+  shape.block = dim3(static_cast<unsigned>(plan.threads()));
+  shape.cluster = plan.split;
+  return launch_as("row_cluster_kernel", row_cluster_kernel<Source, kLeaves, kRowScales>, shape,
+                   options, source, out);
+}
+
+template <class Source>
+base::Status launch_row_pipeline(const Source& source, const TileOutputs<Source::kFormat>& out,
+                                 TilePlan plan, const LaunchOptions& options) {
+  constexpr auto kKernel = row_pipeline_kernel<Source>;
+  plan.shared_bytes = plan.warps * kPipelineLeaves * kKeptBytes;
+  return launch_row_ctas<kKernel>("row_pipeline_kernel", source, out, plan,
+                                  resident_ctas<kKernel>(plan.threads()), options);
+}
+
 // The kernel of a plan; tile_plan.h knows which there are.
 template <bool kRowScales, class Source>
 base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source::kFormat>& out,
@@ -185,6 +216,17 @@ base::Status launch_row_tiles_of(const Source& source, const TileOutputs<Source:
         return plan.leaves_a_lane == 1 ? launch_row_once<Source, 1>(source, out, plan, options)
                                        : launch_row_once<Source, 2>(source, out, plan, options);
       }
+    }
+    if constexpr (Source::kPlain && Source::kSums && Source::kQuantizes) {
+      if (plan.cluster) {
+        return plan.leaves_a_lane == 1
+                   ? launch_row_cluster<Source, 1, kRowScales>(source, out, plan, options)
+                   : launch_row_cluster<Source, 2, kRowScales>(source, out, plan, options);
+      }
+    }
+    if constexpr (Source::kPlain && Source::kSums && Source::kQuantizes && !Source::kUpdates &&
+                  !kRowScales) {
+      if (plan.pipelined) return launch_row_pipeline(source, out, plan, options);
     }
     if constexpr (Source::kPlain && Source::kSums && !Source::kUpdates && !kRowScales) {
       if (plan.shared) {

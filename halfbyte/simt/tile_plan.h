@@ -20,6 +20,8 @@ struct TilePlan {
   int shared_bytes = 0;   // not 0: a long row, which lies in that much shared memory
   bool stages_updated = false;  // and what is updated beside it
   bool plain = true;            // by the kernels for plain problems
+  bool cluster = false;         // the CTAs of a row are one: simt/row_cluster.cuh
+  bool pipelined = false;       // simt/row_pipeline.cuh
 
   explicit operator bool() const { return leaves_a_lane != 0; }
   int threads() const { return warps * 32 * rows_a_cta; }
@@ -40,6 +42,7 @@ struct TileProblem {
   bool plain = true;          // y is quantized into one layout, or stored, and nothing else
   bool quantizes = true;
   bool row_scales = false;  // a scale a row
+  bool clusters = false;    // there is simt/row_cluster.cuh for it: a sum, on sm_90 or later
 };
 
 // simt/long_row.cuh: 64 leaves are a unit. Two CTAs a multiprocessor, where there is room, fill
@@ -70,6 +73,27 @@ struct TileWidths {
   }
   bool fit(int leaves_a_lane) const { return warps(leaves_a_lane) <= kMostTileWarps; }
 };
+
+// Few rows, that are long: the CTAs of a row tell each other their sums. What they exchange takes
+// half a microsecond, twice where a row has a scale of its own, and from some rows on a
+// multiprocessor has work enough without it (docs/performance.md).
+inline TilePlan cluster_layout(const TileProblem& problem, TileWidths of) {
+  if (!problem.clusters || !problem.plain || !problem.quantizes || problem.rows == 0) return {};
+  const bool wide = problem.columns > 16384;
+  const std::int64_t shortest = problem.row_scales ? 16384 : problem.updates_rows ? 5120 : 12288;
+  const int rows_share = problem.row_scales || problem.columns > 32768      ? 4
+                         : problem.updates_rows && problem.columns >= 16384 ? 1
+                         : problem.updates_rows || wide                     ? 2
+                                                                            : 4;
+  if (problem.columns <= shortest || problem.rows * rows_share > problem.multiprocessors) return {};
+  const int leaves_a_lane = problem.columns > 32768 ? 2 : 1,
+            split = problem.columns > 12288 ? 8 : 4;
+  const int warps = (of.warps(leaves_a_lane) + split - 1) / split;
+  if (warps > kMostTileWarps) return {};
+  TilePlan plan{leaves_a_lane, warps, 1, split};
+  plan.cluster = true;
+  return plan;
+}
 
 // Few rows that are read alone: several CTAs read one. Not where one could read what another has
 // updated, and not for a row's own scale, of which each would need all.
@@ -110,12 +134,14 @@ inline TilePlan tile_layout(const TileProblem& problem) {
   if (of.leaves <= 32) return {1, 1, kRowsOfOneWarp};
   const bool takes_one_leaf = problem.plain && of.fit(1);
   if (!problem.whole_rows) {
-    if (takes_one_leaf && rows <= 2 * multiprocessors) {
-      const bool splits = rows * 2 <= multiprocessors && of.warps(1) > 4;
+    if (problem.plain && rows <= 2 * multiprocessors) {
+      const bool splits = !of.fit(1) || (rows * 2 <= multiprocessors && of.warps(1) > 4);
       return splits ? TilePlan{1, 4, 1, (of.warps(1) + 3) / 4} : TilePlan{1, of.warps(1), 1};
     }
-    return of.fit(2) ? TilePlan{2, of.warps(2), 1} : TilePlan{2, 8, 1, (of.warps(2) + 7) / 8};
+    // Parts of four warps: of larger ones, the last may be half empty.
+    return of.fit(2) ? TilePlan{2, of.warps(2), 1} : TilePlan{2, 4, 1, (of.warps(2) + 3) / 4};
   }
+  if (const TilePlan plan = cluster_layout(problem, of)) return plan;
   if (const TilePlan plan = shared_layout(problem, of)) return plan;
   if (problem.plain && !problem.quantizes) return norm_layout(problem, of);
   const bool few = rows * (problem.updates_rows ? 1 : 8) <= 2 * multiprocessors;
@@ -128,7 +154,13 @@ inline TilePlan tile_layout(const TileProblem& problem) {
     const int rows_each = !problem.updates_rows || rows < 4 * multiprocessors ? 0 : small ? 1 : 2;
     return {2, of.warps(2), 1, 1, false, rows_each};
   }
-  return of.fit(4) ? TilePlan{4, of.warps(4), 1} : long_row_layout(problem);
+  if (!of.fit(4)) return long_row_layout(problem);
+  TilePlan plan{4, of.warps(4), 1};
+  // Dealt to sixteen warps, a fourth leaf is all that some have and others not.
+  plan.pipelined = problem.plain && !problem.updates_rows && !problem.row_scales &&
+                   rows > multiprocessors && of.leaves > 3 * 32 * kMostTileWarps;
+  if (plan.pipelined) plan.warps = kMostTileWarps;
+  return plan;
 }
 
 inline TilePlan tile_plan(const TileProblem& problem) {
@@ -142,8 +174,9 @@ inline std::string to_string(const TilePlan& plan) {
   return std::to_string(plan.rows_a_cta) + " rows a CTA, " + std::to_string(plan.warps) +
          " warps, " + std::to_string(plan.leaves_a_lane) + " leaves a lane" +
          (plan.split > 1 ? ", " + std::to_string(plan.split) + " CTAs a row" : "") +
-         (plan.shared ? " that each read all of it" : "") + (plan.once ? ", a CTA a row" : "") +
-         (plan.shared_bytes != 0 ? ", in shared memory" : "") +
+         (plan.shared ? " that each read all of it" : "") + (plan.cluster ? ", a cluster" : "") +
+         (plan.pipelined ? ", the next row's sum within this one's encoding" : "") +
+         (plan.once ? ", a CTA a row" : "") + (plan.shared_bytes != 0 ? ", in shared memory" : "") +
          (plan.rows_each != 0 ? ", rows one after the other: " + std::to_string(plan.rows_each)
                               : "");
 }

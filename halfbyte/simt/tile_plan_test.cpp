@@ -46,7 +46,9 @@ TEST(TilePlan, EveryRowFits) {
         // No CTA without leaves, shared rows apart; no warp of the only one.
         ASSERT_TRUE(p.shared || (p.split - 1) * of_a_cta < leaves) << columns;
         ASSERT_LE(p.split, p.shared ? p.warps : leaves);
-        ASSERT_TRUE((p.split > 1 && !p.shared) || (p.warps - 1) * of_a_warp < leaves) << columns;
+        ASSERT_TRUE((p.split > 1 && !p.shared) || p.pipelined || (p.warps - 1) * of_a_warp < leaves)
+            << columns;
+        ASSERT_TRUE(!p.pipelined || (p.plain && p.warps * 3 * 32 < leaves)) << columns;
         ASSERT_LE(p.threads(), 512);
         ASSERT_EQ(p.split > 1 && whole_rows, p.shared);
         ASSERT_TRUE(!p.shared || (p.plain && (options & 2) == 0));
@@ -71,6 +73,7 @@ TEST(TilePlan, FewRowsTakeManyWarpsAndMultiprocessors) {
   EXPECT_EQ(plan(34, 8192), (TilePlan{2, 8, 1}));
   EXPECT_EQ(plan(16, 8192, false), (TilePlan{1, 4, 1, 4}));
   EXPECT_EQ(plan(128, 8192, false), (TilePlan{1, 16, 1}));
+  EXPECT_EQ(plan(256, 28672, false), (TilePlan{1, 4, 1, 14}));
   EXPECT_EQ(plan(16, 8192, true, false, false), general({2, 8, 1}));
 }
 
@@ -81,6 +84,49 @@ TEST(TilePlan, FewLongerRowsToo) {
   EXPECT_EQ(plan(1, 28672, true, true), (TilePlan{4, 14, 1}));
 }
 
+// A sum on sm_90: a row over a cluster.
+TEST(TilePlan, FewLongRowsTakeClusters) {
+  const auto norm = [](std::int64_t rows, std::int64_t columns, bool updates_rows = false,
+                       bool row_scales = false) {
+    return tile_plan({.rows = rows,
+                      .columns = columns,
+                      .multiprocessors = 132,
+                      .shared_bytes = kShared,
+                      .updates_rows = updates_rows,
+                      .row_scales = row_scales,
+                      .clusters = true});
+  };
+  const auto cluster = [](int leaves_a_lane, int warps, int ctas) {
+    TilePlan result{leaves_a_lane, warps, 1, ctas};
+    result.cluster = true;
+    return result;
+  };
+  EXPECT_EQ(norm(1, 28672), cluster(1, 7, 8));
+  EXPECT_EQ(norm(66, 32768), cluster(1, 8, 8));
+  EXPECT_FALSE(norm(67, 32768).cluster);
+  EXPECT_EQ(norm(33, 16384), cluster(1, 4, 8));
+  EXPECT_FALSE(norm(34, 16384).cluster);
+  EXPECT_FALSE(norm(1, 12288).cluster);
+  EXPECT_EQ(norm(66, 8192, true), cluster(1, 4, 4));
+  EXPECT_FALSE(norm(67, 8192, true).cluster);
+  EXPECT_EQ(norm(132, 16384, true), cluster(1, 4, 8));
+  EXPECT_FALSE(norm(133, 16384, true).cluster);
+  EXPECT_FALSE(norm(1, 5120, true).cluster);
+  EXPECT_EQ(norm(33, 28672, false, true), cluster(1, 7, 8));
+  EXPECT_FALSE(norm(34, 28672, true, true).cluster);
+  EXPECT_FALSE(norm(1, 16384, true, true).cluster);
+  // Longer than what shared memory holds, too.
+  EXPECT_EQ(norm(33, 65536), cluster(2, 8, 8));
+  EXPECT_EQ(norm(1, 128 * 1024, true, true), cluster(2, 16, 8));
+  EXPECT_FALSE(norm(1, 128 * 1024 + 16));
+  EXPECT_FALSE(norm(0, 28672).cluster);
+  for (std::int64_t columns = 5136; columns <= 128 * 1024; columns += 16) {
+    const TilePlan p = norm(1, columns, true);
+    ASSERT_TRUE(p.cluster && p.warps <= 16 && p.split <= 8) << columns;
+    ASSERT_GE(p.split * p.warps * p.leaves_a_lane * 512, columns);
+  }
+}
+
 TEST(TilePlan, ManyRows) {
   EXPECT_EQ(plan(16384, 8192), (TilePlan{2, 8, 1}));
   EXPECT_EQ(plan(16384, 1536), (TilePlan{1, 3, 1}));
@@ -89,9 +135,17 @@ TEST(TilePlan, ManyRows) {
   EXPECT_EQ(plan(256, 8192, true, true), (TilePlan{1, 16, 1}));
   EXPECT_EQ(plan(500, 8192, true, true), (TilePlan{2, 8, 1}));
   EXPECT_EQ(plan(3000, 4096, true, true), (TilePlan{2, 4, 1, 1, false, 1}));
-  EXPECT_EQ(plan(16384, 32768), (TilePlan{4, 16, 1}));
+  EXPECT_EQ(plan(132, 32768), (TilePlan{4, 16, 1}));
+  TilePlan pipelined{4, 16, 1};
+  pipelined.pipelined = true;
+  EXPECT_EQ(plan(16384, 32768), pipelined);
+  EXPECT_EQ(plan(133, 28672), pipelined);
+  EXPECT_EQ(plan(16384, 24592), pipelined);
+  EXPECT_EQ(plan(16384, 24576), (TilePlan{4, 12, 1}));
+  EXPECT_EQ(plan(16384, 28672, true, true), (TilePlan{4, 14, 1}));
   EXPECT_EQ(plan(16384, 16384), (TilePlan{2, 16, 1}));
-  EXPECT_EQ(plan(16384, 32768, false), (TilePlan{2, 8, 1, 4}));
+  EXPECT_EQ(plan(16384, 32768, false), (TilePlan{2, 4, 1, 8}));
+  EXPECT_EQ(plan(16384, 28672, false), (TilePlan{2, 4, 1, 7}));
   EXPECT_EQ(plan(16384, 512), general({1, 1, 4}));
 }
 

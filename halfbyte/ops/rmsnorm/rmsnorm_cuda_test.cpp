@@ -104,7 +104,7 @@ class Call {
 TEST(RmsnormQuantizeCuda, RowsDoNotDependOnTheBatch) {
   if (!has_cuda()) GTEST_SKIP() << "no CUDA device";
   constexpr std::int64_t kRows = 1100;
-  for (const std::int64_t columns : {512, 1536, 4096, 8192, 12800, 18432, 53248}) {
+  for (const std::int64_t columns : {512, 1536, 4096, 8192, 12800, 18432, 28672, 53248}) {
     const auto x = random_bf16(kRows * columns, 1, 0),
                residual = random_bf16(kRows * columns, 2, 0);
     const OnDevice weight(random_bf16(columns, 3, 1));

@@ -72,6 +72,11 @@ struct NormTileSource {
     }
   }
 
+  // Of plain sources: as it lies in memory.
+  __device__ __forceinline__ simt::Packed<T> packed_constants(int leaf) const {
+    return simt::load_leaf(static_cast<const T*>(weight) + leaf * simt::kLeaf);
+  }
+
   static __device__ __forceinline__ Raw no_raw() {
     Raw raw;
     raw.x = simt::zero_leaf<T>();

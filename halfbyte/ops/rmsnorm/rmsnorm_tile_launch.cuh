@@ -36,7 +36,8 @@ inline simt::TilePlan rmsnorm_tile_plan(const NormProblem& problem,
                           .updates_rows = static_cast<bool>(problem.residual),
                           .plain = is_plain(problem, target),
                           .quantizes = target != nullptr,
-                          .row_scales = target != nullptr && target->scale_a_row()});
+                          .row_scales = target != nullptr && target->scale_a_row(),
+                          .clusters = simt::has_cluster_code()});
 }
 
 template <class Source>

@@ -13,7 +13,7 @@
 
 namespace halfbyte::ops::cuda {
 
-inline constexpr int kRopePairs = 8, kRopeThreads = 256;
+inline constexpr int kRopePairs = 8, kRopeThreads = 128;
 
 // A thread's 16 elements of a head: where its a's and b's lie, eight neighbours each. Interleaved
 // pairs are two such neighbours, in which a's and b's alternate.
@@ -151,13 +151,15 @@ inline bool takes_rope_tiles(const RopeProblem& problem) {
 template <class T>
 base::Status launch_rope_tiles(const RopeProblem& problem, const simt::LaunchOptions& options) {
   if (problem.tokens == 0 || problem.heads == 0) return {};
+  constexpr unsigned kMostGridRows = 65535;
   unsigned x = 1;
   while (x < kRopeThreads && x < problem.rope_dim / (2 * kRopePairs)) x *= 2;
-  const auto heads = static_cast<unsigned>(std::min<std::int64_t>(problem.heads, kRopeThreads));
+  const auto heads = static_cast<unsigned>(problem.heads);
   const unsigned y = std::min(kRopeThreads / x, heads);
   // Few tokens: a head a thread; many: a CTA a token, which has its factors once.
   const bool few = problem.tokens <= 2 * std::int64_t{options.device.multiprocessors};
-  const dim3 grid(static_cast<unsigned>(problem.tokens), few ? (heads + y - 1) / y : 1),
+  const dim3 grid(static_cast<unsigned>(problem.tokens),
+                  few ? std::min((heads + y - 1) / y, kMostGridRows) : 1),
       block(x, y);
   return problem.style == RopeStyle::kGptj
              ? simt::launch<rope_tile_kernel<T, true>>("rope_tile_kernel", grid, block, options,
