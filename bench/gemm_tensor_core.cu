@@ -21,6 +21,8 @@
 #include <cstdlib>
 #include <functional>
 #include <initializer_list>
+#include <numeric>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -87,8 +89,8 @@ __global__ void fill(void* to, int64_t n, uint32_t seed, Fill kind) {
   }
 }
 using Launch = std::function<void(int, cudaStream_t)>;
-// Microseconds of one launch of each; `guess`: about, of the longest. Their graphs take turns, so
-// that all of them meet the same clocks.
+// Microseconds of one launch of each; `guess`: about, of the longest. Their graphs take turns, in
+// another order each time: what ran before changes the clock.
 std::vector<double> time_graphs(const std::vector<Launch>& launches, double guess) {
   cudaStream_t s;
   CK(cudaStreamCreate(&s));
@@ -107,8 +109,12 @@ std::vector<double> time_graphs(const std::vector<Launch>& launches, double gues
   CK(cudaEventCreate(&a));
   CK(cudaEventCreate(&b));
   std::vector<std::vector<double>> times(graphs.size());
+  std::vector<std::size_t> order(graphs.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::mt19937 random(1);
   for (int r = 0; r < (guess > 500 ? 9 : 12); ++r) {
-    for (std::size_t i = 0; i < graphs.size(); ++i) {
+    std::shuffle(order.begin(), order.end(), random);
+    for (const std::size_t i : order) {
       CK(cudaEventRecord(a, s));
       CK(cudaGraphLaunch(graphs[i], s));
       CK(cudaEventRecord(b, s));
