@@ -151,7 +151,8 @@ void bench(std::int64_t n, std::int64_t k, std::int64_t tokens, bool all_tiles) 
   const Buffer scales(std::vector<float>(kExperts, 1.0f));
   GemmProblem largest;
   largest.m = m, largest.k = k;
-  const TensorCorePlan shared{.tokens = 128, .blocks = 132, .shares = true};
+  const TensorCorePlan shared{
+      .tokens = 128, .warps = kTensorCoreMaxWarps, .blocks = 132, .shares = true};
   const Buffer workspace(
       static_cast<std::int64_t>(cuda::tensor_core_workspace_bytes(largest, shared)));
   std::printf("{\"n\": %ld, \"k\": %ld, \"tokens\": %ld, \"rows\": %ld, \"active\": %.1f", n, k,
@@ -231,9 +232,9 @@ void bench(std::int64_t n, std::int64_t k, std::int64_t tokens, bool all_tiles) 
       std::printf(", \"tiles\": {");
       const char* comma = "";
       for (const int split : {0, 1, 2, 3}) {  // 0: shared tiles
-        for (const int tokens_of : kTensorCoreTokens) {
-          const TensorCorePlan other =
-              plan_tensor_core(p, kDevice, tokens_of, std::max(split, 1), split == 0);
+        for (const int tokens_of : {16, 32, 64, 96, 128}) {
+          const TensorCorePlan other = plan_tensor_core(
+              p, kDevice, {tokens_of, kTensorCoreMaxWarps}, std::max(split, 1), split == 0);
           if (other.tokens == 0 || other.split != std::max(split, 1)) continue;
           if (split > 1 && other.tiles_m * other.tiles_n > tensor_core_clusters(kDevice, split))
             continue;

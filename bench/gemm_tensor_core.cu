@@ -1,8 +1,9 @@
 // Times gemm's methods tensor_core, dequantize and fp8 on CUDA (prepared weights; W4A4 and W4A16,
 // NVFP4 and MXFP4) beside cuBLASLt on bf16 and on FP8, with and without fast accumulation; prints a
 // JSON row a product. Arguments: "fp8" leaves out what the table of method fp8 does not have,
-// "plans" adds every plan of tensor_core (rows of A a tile / parts of K; s: shared tiles); rows of
-// A. Build, from the root, after a CUDA build in build/:
+// "plans" has every plan of tensor_core instead of the other methods (rows of A a tile / parts of
+// K; s: shared tiles), "6144x4096": no other N x K; rows of A. Build, from the root, after a CUDA
+// build in build/:
 //   nvcc -std=c++20 -O3 --fmad=false -gencode=arch=compute_90a,code=sm_90a -DHALFBYTE_WITH_CUDA=1
 //     '-DHALFBYTE_CUDA_ARCHS="90a"' -I. -Ibuild/include -o gemm_tensor_core
 //     bench/gemm_tensor_core.cu halfbyte/ops/gemm/gemm_cuda_tensor_core*.cu
@@ -15,10 +16,13 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <initializer_list>
+#include <numeric>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -85,8 +89,8 @@ __global__ void fill(void* to, int64_t n, uint32_t seed, Fill kind) {
   }
 }
 using Launch = std::function<void(int, cudaStream_t)>;
-// Microseconds of one launch of each; `guess`: about, of the longest. Their graphs take turns, so
-// that all of them meet the same clocks.
+// Microseconds of one launch of each; `guess`: about, of the longest. Their graphs take turns, in
+// another order each time: what ran before changes the clock.
 std::vector<double> time_graphs(const std::vector<Launch>& launches, double guess) {
   cudaStream_t s;
   CK(cudaStreamCreate(&s));
@@ -105,8 +109,12 @@ std::vector<double> time_graphs(const std::vector<Launch>& launches, double gues
   CK(cudaEventCreate(&a));
   CK(cudaEventCreate(&b));
   std::vector<std::vector<double>> times(graphs.size());
+  std::vector<std::size_t> order(graphs.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::mt19937 random(1);
   for (int r = 0; r < (guess > 500 ? 9 : 12); ++r) {
-    for (std::size_t i = 0; i < graphs.size(); ++i) {
+    std::shuffle(order.begin(), order.end(), random);
+    for (const std::size_t i : order) {
       CK(cudaEventRecord(a, s));
       CK(cudaGraphLaunch(graphs[i], s));
       CK(cudaEventRecord(b, s));
@@ -202,8 +210,11 @@ int main(int argc, char** argv) {
   setvbuf(stdout, nullptr, _IOLBF, 0);
   std::vector<int64_t> rows;
   bool only_fp8 = false, plans = false;
+  int64_t only[2] = {0, 0};
   for (int i = 1; i < argc; ++i) {
-    if (argv[i][0] == 'f') {
+    if (int64_t of[2]; sscanf(argv[i], "%ldx%ld", of, of + 1) == 2) {
+      only[0] = of[0], only[1] = of[1];
+    } else if (argv[i][0] == 'f') {
       only_fp8 = true;
     } else if (argv[i][0] == 'p') {
       plans = true;
@@ -235,6 +246,7 @@ int main(int argc, char** argv) {
   printf("[\n");
   for (const auto& shape : shapes) {
     const int64_t n = shape[0], k = shape[1];
+    if (only[1] != 0 && (n != only[0] || k != only[1])) continue;
     const int64_t most_bytes = prepared_weight_bytes(Format::kNvfp4, n, k);
     const auto copies_of = [](int64_t bytes) {
       return std::max<int>(2, (int)((190000000 + bytes - 1) / bytes));
@@ -273,7 +285,8 @@ int main(int argc, char** argv) {
     must(cuda::launch_fp8_activations(largest, {most, x8, factors}, nullptr));
     widen<<<2048, 256>>>((const __nv_fp8_e4m3*)w8, n * k * copies8, w16);
     CK(cudaDeviceSynchronize());
-    const TensorCorePlan shared{.tokens = 128, .blocks = 132, .shares = true};
+    const TensorCorePlan shared{
+        .tokens = 128, .warps = kTensorCoreMaxWarps, .blocks = 132, .shares = true};
     void* workspace = mem(
         std::max({cuda::tensor_core_workspace_bytes(largest, shared),
                   cuda::dequantize_workspace_bytes(largest), cuda::fp8_workspace_bytes(largest)}));
@@ -310,26 +323,36 @@ int main(int argc, char** argv) {
       add("fp8_cublaslt", fp8_product(m, n, k, x8, w8, copies8, c, one, lt, true));
       add("fp8_cublaslt_precise", fp8_product(m, n, k, x8, w8, copies8, c, one, lt, false));
       for (const Kind& kind : kinds) {
-        if (only_fp8 && &kind != kinds) continue;
+        if ((only_fp8 || plans) && &kind != kinds && &kind != kinds + 1) continue;
         const TensorCorePlan plan = plan_tensor_core(problem_of_kind(kind, m), device);
         add_kind(kind.name, kind, [=](const GemmProblem& p, cudaStream_t st) {
           return cuda::launch_tensor_core(p, plan, st, workspace);
         });
       }
-      for (const int tokens : kTensorCoreTokens) {
+      for (const TensorCoreShape& tile : kTensorCoreShapes) {
         for (int split = 0; plans && split <= kTensorCoreMaxSplit; ++split) {  // 0: shared tiles
-          const TensorCorePlan plan = plan_tensor_core(problem_of_kind(kinds[0], m), device, tokens,
+          const TensorCorePlan plan = plan_tensor_core(problem_of_kind(kinds[0], m), device, tile,
                                                        std::max(split, 1), split == 0);
           const bool fits = plan.tokens != 0 && plan.split == std::max(split, 1);
           const bool at_once =
               plan.tiles_m * plan.tiles_n <= tensor_core_clusters(device, plan.split);
-          if (!fits || (split > 1 && !at_once)) continue;
-          add_kind(
-              "plan_" + std::to_string(tokens) + "/" + (split == 0 ? "s" : std::to_string(split)),
-              kinds[0], [=](const GemmProblem& p, cudaStream_t st) {
-                return cuda::launch_tensor_core(p, plan, st, workspace);
-              });
+          const bool slow =
+              std::abs(std::log2((double)tile.tokens / std::min<int64_t>(m, 128))) > 1.1;
+          if (!fits || (split > 1 && !at_once) || slow) continue;
+          const std::string narrow =
+              tile.warps < kTensorCoreMaxWarps ? "x" + std::to_string(tile.rows()) : "";
+          for (int i = 0; i < 2; ++i)
+            add_kind((i == 0 ? "plan_" : "plan16_") + std::to_string(tile.tokens) + narrow + "/" +
+                         (split == 0 ? "s" : std::to_string(split)),
+                     kinds[i], [=](const GemmProblem& p, cudaStream_t st) {
+                       return cuda::launch_tensor_core(p, plan, st, workspace);
+                     });
         }
+      }
+      if (plans) {
+        print(flops / 7e8);
+        printf("},\n");
+        continue;
       }
       add_kind("dequantize_w4a4_nvfp4", kinds[0], [=](const GemmProblem& p, cudaStream_t st) {
         return cuda::launch_dequantize(p, st, workspace);

@@ -109,8 +109,9 @@ std::string BoundedCase::text() const {
   std::string text = std::to_string(m) + " x " + std::to_string(n) + " x " + std::to_string(k) +
                      (format == Format::kMxfp4 ? " mxfp4" : " nvfp4") + " a " +
                      std::to_string(static_cast<int>(a)) + " c " +
-                     std::to_string(static_cast<int>(c)) + " plan " + std::to_string(tokens) + "/" +
-                     std::to_string(split) + (shares ? " shared" : "");
+                     std::to_string(static_cast<int>(c)) + " plan " + std::to_string(tokens) +
+                     " by " + std::to_string(warps) + "/" + std::to_string(split) +
+                     (shares ? " shared" : "");
   for (const std::int32_t offset : offsets) {
     text += ' ';
     text += std::to_string(offset);
@@ -222,7 +223,7 @@ BoundedProduct::BoundedProduct(const BoundedCase& of, const BoundedOperands& v) 
     EXPECT_TRUE(problem.ok() && device.ok());
     if (!problem.ok() || !device.ok()) return;
     problem_ = problem.value();
-    plan_ = plan_tensor_core(problem_, device.value(), of.tokens, of.split, of.shares);
+    plan_ = plan_tensor_core(problem_, device.value(), {of.tokens, of.warps}, of.split, of.shares);
     EXPECT_EQ(plan_.tokens, of.tokens);
     workspace_bytes_ = cuda::tensor_core_workspace_bytes(problem_, plan_);
   } else {

@@ -22,7 +22,7 @@ struct BoundedCase {
   ScaleLayout layout = ScaleLayout::kLinear;
   GemmMethod method = GemmMethod::kTensorCore;
   // Of tensor_core, where tokens != 0: a plan that gemm need not choose.
-  int tokens = 0, split = 1;
+  int tokens = 0, warps = kTensorCoreMaxWarps, split = 1;
   bool shares = false;
   // Rows in groups: where each one begins, and where the last one ends. Scales of B are one a
   // group; encode_per_group: those of A too, else they are decode scales.

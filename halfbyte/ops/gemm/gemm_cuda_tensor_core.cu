@@ -69,7 +69,7 @@ base::Status launch_tensor_core(const GemmProblem& problem, const TensorCorePlan
   const base::Result<CUtensorMap> b_map =
       tensor_map(problem.b_prepared, CU_TENSOR_MAP_DATA_TYPE_INT64, row_bytes / 8,
                  tiles_n * std::max<std::int64_t>(problem.groups, 1), row_bytes,
-                 unit_bytes(problem.format) / 8, kTensorCoreWarps, CU_TENSOR_MAP_SWIZZLE_NONE);
+                 unit_bytes(problem.format) / 8, plan.warps, CU_TENSOR_MAP_SWIZZLE_NONE);
   if (!b_map.ok()) return b_map.status();
 
   TensorCoreArgs args;
@@ -106,16 +106,17 @@ base::Status launch_tensor_core(const GemmProblem& problem, const TensorCorePlan
   args.a_scale_per_group = problem.a_scale_per_group;
   args.tiles_n = static_cast<int>(tiles_n);
 
-  const TensorCoreKernel kernel = plan.groups != 0
-                                      ? grouped_tensor_core_kernel(kind, plan.tokens)
-                                      : tensor_core_kernel_of<false>(kind, plan.tokens);
+  const TensorCoreKernel kernel =
+      plan.groups != 0 ? grouped_tensor_core_kernel(kind, {plan.tokens, plan.warps})
+                       : tensor_core_kernel_of<false>(kind, {plan.tokens, plan.warps});
   simt::LaunchOptions options;
   options.stream = static_cast<cudaStream_t>(stream);
   options.programmatic = args.programmatic;
-  return simt::launch_as("gemm", kernel,
-                         {dim3(static_cast<unsigned>(plan.blocks)), dim3(kTensorCoreThreads),
-                          plan.shared_bytes, plan.split},
-                         options, args, a_map.value(), b_map.value());
+  return simt::launch_as(
+      "gemm", kernel,
+      {dim3(static_cast<unsigned>(plan.blocks)),
+       dim3(static_cast<unsigned>(tensor_core_threads(plan.warps))), plan.shared_bytes, plan.split},
+      options, args, a_map.value(), b_map.value());
 }
 
 }  // namespace halfbyte::ops::cuda

@@ -3,8 +3,8 @@
 
 namespace halfbyte::ops::cuda {
 
-TensorCoreKernel grouped_tensor_core_kernel(TensorCoreKind kind, int tokens) {
-  return tensor_core_kernel_of<true>(kind, tokens);
+TensorCoreKernel grouped_tensor_core_kernel(TensorCoreKind kind, TensorCoreShape shape) {
+  return tensor_core_kernel_of<true>(kind, shape);
 }
 
 }  // namespace halfbyte::ops::cuda

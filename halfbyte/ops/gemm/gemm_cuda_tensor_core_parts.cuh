@@ -43,7 +43,7 @@ struct TensorCoreArgs {
 };
 
 // Of C: rows first_row to end_row - 1 of A, where the tile's tokens are at most, by the rows of B
-// from tile_n * kTensorCoreRows on.
+// from tile_n times the tile's rows on.
 struct TensorCoreTile {
   int first_row, end_row, tile_n, group;
 };
@@ -73,38 +73,31 @@ __device__ __forceinline__ std::uint32_t kept(std::uint32_t value) {
   if constexpr (kKeeps) asm volatile("" : "+r"(value));
   return value;
 }
-// To the block `rank` of the cluster, where the address and the barrier are the same as here; it
-// counts the bytes.
-__device__ __forceinline__ void store_cluster16(std::uint32_t at, int rank, float4 v,
-                                                std::uint32_t bar) {
+// To the block `rank` of the cluster, where the address is the same as here.
+__device__ __forceinline__ void store_cluster16(std::uint32_t at, int rank, float4 v) {
   asm volatile(
-      "{\n.reg .b32 there, counter;\nmapa.shared::cluster.u32 there, %0, %2;\n"
-      "mapa.shared::cluster.u32 counter, %1, %2;\n"
-      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [there], {%3,%4,%5,%6}, "
-      "[counter];\n}" ::"r"(at),
-      "r"(bar), "r"(rank), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
-      : "memory");
-}
-// What other blocks of the cluster stored is there.
-__device__ __forceinline__ void cluster_barrier_wait(std::uint32_t bar, std::uint32_t parity) {
-  asm volatile(
-      "{\n.reg .pred p;\nwait_%=:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n"
-      "@!p bra wait_%=;\n}" ::"r"(bar),
-      "r"(parity)
+      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+      "st.shared::cluster.v4.f32 [there], {%2,%3,%4,%5};\n}" ::"r"(at),
+      "r"(rank), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
       : "memory");
 }
 __device__ __forceinline__ float4 load_sums(std::uint32_t at) {
   float4 v;
   asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
                : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "r"(at));
+               : "r"(at)
+               : "memory");
   return v;
 }
 // Of the cluster's threads that have not ended; orders no memory but that of the tensor cores,
 // which have been waited for.
 __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
+                   : "memory");
+}
+// The same; what was stored in the cluster before is there.
+__device__ __forceinline__ void cluster_sync_stores() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
                    : "memory");
 }
 __device__ __forceinline__ void warpgroup_sync(int which) {
@@ -289,44 +282,60 @@ struct TensorCoreOutput {
     const __half2 p = __floats2half2_rn(x, y);
     return *reinterpret_cast<const std::uint32_t*>(&p);
   }
-  // All tokens of the tile through `staged`, which four warps share: whole lines of C.
+  // Where 16 bytes of a token lie in `staged`, which four warps share.
+  __device__ __forceinline__ static std::uint32_t staged_place(std::uint32_t staged, int token,
+                                                               int chunk) {
+    return staged + static_cast<std::uint32_t>(token * 128 + ((chunk ^ token) & 7) * 16);
+  }
+  // Tokens 8 i to 8 i + 15 to `staged`, there from token `to` on.
+  __device__ __forceinline__ void stage16(const TensorCoreArgs& args, int i, float4 low,
+                                          float4 high, std::uint32_t staged, int to) const {
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    std::uint32_t r[4];
+#pragma unroll
+    for (int x = 0; x < 2; ++x) {
+      float v[4];
+      finish4(args, i + x, x == 0 ? low : high, v);
+      r[2 * x] = pack(args, v[0], v[1]), r[2 * x + 1] = pack(args, v[2], v[3]);
+    }
+    asm volatile(
+        "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(
+            staged_place(staged, to + lane / 16 * 8 + lane % 8, warp % 4 * 2 + lane / 8 % 2)),
+        "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+        : "memory");
+  }
+  // Whole lines of C: the tile's tokens from `first` on, which lie in `staged` from token `from`
+  // on.
+  template <int kCount>
+  __device__ __forceinline__ void put_lines(const TensorCoreArgs& args, int first,
+                                            std::uint32_t staged, int from) const {
+    const int warp = static_cast<int>(threadIdx.x) / 32,
+              thread = static_cast<int>(threadIdx.x) % 128;
+    std::uint16_t* c = static_cast<std::uint16_t*>(args.c) + (n - warp % 4 * kTileRows);
+#pragma unroll
+    for (int x = 0; x < kCount / 16; ++x) {
+      const int token = x * 16 + thread / 8, chunk = thread % 8, row = m + first + token;
+      const uint4 v = load_shared16(staged_place(staged, from + token, chunk));
+      if (row < end(args)) store_global16(c + tensor_core_c_offset(args, row) + chunk * 8, v);
+    }
+  }
+  // All tokens of the tile.
   template <int kTokens, class FourSums>
   __device__ __forceinline__ void put_staged(const TensorCoreArgs& args, const FourSums& four_sums,
                                              std::uint32_t staged) const {
     constexpr int kRound = kTokens < kTensorCoreStagedTokens ? kTokens : kTensorCoreStagedTokens;
-    const int warp = static_cast<int>(threadIdx.x) / 32,
-              thread = static_cast<int>(threadIdx.x) % 128;
-    const auto place = [&](int token, int chunk) {
-      return staged + static_cast<std::uint32_t>(token * 128 + ((chunk ^ token) & 7) * 16);
-    };
-    std::uint16_t* c = static_cast<std::uint16_t*>(args.c) + (n - warp % 4 * kTileRows);
+    const int warpgroup = static_cast<int>(threadIdx.x) / 128;
 #pragma unroll
     for (int round = 0; round < kTokens / kRound; ++round) {
       if (m + round * kRound >= end(args)) return;
 #pragma unroll
       for (int half = 0; half < kRound / 16; ++half) {
-        std::uint32_t r[4];
-#pragma unroll
-        for (int x = 0; x < 2; ++x) {
-          const int i = round * (kRound / 8) + half * 2 + x;
-          float v[4];
-          finish4(args, i, four_sums(i), v);
-          r[2 * x] = pack(args, v[0], v[1]), r[2 * x + 1] = pack(args, v[2], v[3]);
-        }
-        asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(
-                         place(half * 16 + lane / 16 * 8 + lane % 8, warp % 4 * 2 + lane / 8 % 2)),
-                     "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
-                     : "memory");
+        const int i = round * (kRound / 8) + half * 2;
+        stage16(args, i, four_sums(i), four_sums(i + 1), staged, half * 16);
       }
-      warpgroup_sync(warp / 4);
-#pragma unroll
-      for (int x = 0; x < kRound / 16; ++x) {
-        const int token = x * 16 + thread / 8, chunk = thread % 8;
-        const int row = m + round * kRound + token;
-        const uint4 v = load_shared16(place(token, chunk));
-        if (row < end(args)) store_global16(c + tensor_core_c_offset(args, row) + chunk * 8, v);
-      }
-      warpgroup_sync(warp / 4);
+      warpgroup_sync(warpgroup);
+      put_lines<kRound>(args, round * kRound, staged, 0);
+      warpgroup_sync(warpgroup);
     }
   }
   __device__ __forceinline__ void put(const TensorCoreArgs& args, int i, float4 sum) const {

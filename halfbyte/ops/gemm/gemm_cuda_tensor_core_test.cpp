@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "halfbyte/ops/gemm/gemm_cuda_bounded_testing.h"
+#include "halfbyte/ops/gemm/gemm_device.h"
 
 #ifdef HALFBYTE_WITH_CUDA
 
@@ -103,14 +104,18 @@ TEST(GemmCudaTensorCore, ManyTiles) {
 // Every height of a tile, with K divided in every way, whatever a plan would choose.
 TEST(GemmCudaTensorCore, EveryPlan) {
   if (!has_sm_90()) GTEST_SKIP() << "no sm_90 device";
-  for (const int tokens : kTensorCoreTokens) {
+  for (const TensorCoreShape& shape : kTensorCoreShapes) {
     for (int split = 1; split <= kTensorCoreMaxSplit; ++split) {
       for (const bool shares : {false, true}) {
         if (shares && split > 1) continue;
         for (const Format format : {Format::kNvfp4, Format::kMxfp4}) {
           BoundedCase of{.m = 230, .n = 520, .k = 1184, .format = format, .c = DType::kBF16};
           of.bias = split == 2;
-          of.tokens = tokens, of.split = split, of.shares = shares;
+          of.tokens = shape.tokens, of.warps = shape.warps;
+          of.split = split, of.shares = shares;
+          GemmProblem sizes;
+          sizes.format = format, sizes.m = of.m, sizes.n = of.n, sizes.k = of.k;
+          if (plan_tensor_core(sizes, {}, shape, split, shares).tokens == 0) continue;
           expect_within_bound(of);
           of.a = DType::kBF16;
           if (split == 1) expect_within_bound(of);
@@ -122,16 +127,16 @@ TEST(GemmCudaTensorCore, EveryPlan) {
 // Few tiles of many slices, and more tiles than blocks, the last ones shared.
 TEST(GemmCudaTensorCore, SharedTiles) {
   if (!has_sm_90()) GTEST_SKIP() << "no sm_90 device";
-  for (const int tokens : kTensorCoreTokens) {
+  for (const TensorCoreShape& shape : kTensorCoreShapes) {
     BoundedCase of{.m = 5, .n = 300, .k = 20000};
-    of.tokens = tokens, of.shares = true;
+    of.tokens = shape.tokens, of.warps = shape.warps, of.shares = true;
     expect_within_bound(of);
-    of.m = tokens * 2 - 3, of.n = 256 * 70 + 100, of.k = 400, of.c = DType::kBF16;
+    of.m = shape.tokens * 2 - 3, of.n = 256 * 70 + 100, of.k = 400, of.c = DType::kBF16;
     expect_within_bound(of);
     of.a = DType::kF16, of.more_a = 3;  // copied
     expect_within_bound(of);
     of = {.m = 1, .n = 16, .k = 16};  // fewer slices than blocks
-    of.tokens = tokens, of.shares = true;
+    of.tokens = shape.tokens, of.warps = shape.warps, of.shares = true;
     expect_within_bound(of);
   }
 }

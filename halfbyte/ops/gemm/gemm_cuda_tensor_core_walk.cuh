@@ -54,7 +54,7 @@ struct TensorCoreWalk {
 template <int kTokens>
 __device__ __forceinline__ float4* warp_parts(const TensorCoreArgs& args, int block) {
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  return args.parts + (block * kTensorCoreWarps + warp) * (kTokens / 8 * 32) + lane;
+  return args.parts + (block * args.plan.warps + warp) * (kTokens / 8 * 32) + lane;
 }
 
 template <int kTokens>
@@ -71,7 +71,7 @@ __device__ __forceinline__ void give_sums(const TensorCoreArgs& args,
   __syncwarp();
   if (threadIdx.x % 32 == 0) {
     asm volatile("fence.acq_rel.gpu;\nst.relaxed.gpu.global.u32 [%0], 1;" ::"l"(
-                     args.flags + block * kTensorCoreWarps + warp)
+                     args.flags + block * args.plan.warps + warp)
                  : "memory");
   }
 }
@@ -87,7 +87,7 @@ __device__ __forceinline__ void take_sums(const TensorCoreArgs& args, int tiles,
 #pragma unroll 1
   while (TensorCoreWalk::start(args.plan, tiles, blocks - block) < end) {  // of the block before
     --block;
-    const std::uint32_t* flag = args.flags + block * kTensorCoreWarps + threadIdx.x / 32;
+    const std::uint32_t* flag = args.flags + block * args.plan.warps + threadIdx.x / 32;
     std::uint32_t there;
     do {
       asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(there) : "l"(flag) : "memory");

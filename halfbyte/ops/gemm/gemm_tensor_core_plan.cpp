@@ -7,7 +7,6 @@
 #include "halfbyte/ops/gemm/gemm_plan.h"
 
 namespace halfbyte::ops {
-namespace {}  // namespace
 
 TensorCoreKind tensor_core_kind(const GemmProblem& problem) {
   if (problem.format == Format::kMxfp4) return TensorCoreKind::kMxfp4;
@@ -48,21 +47,24 @@ TensorCoreTiles tensor_core_tiles_m(const GemmProblem& problem, int tokens) {
   return found;
 }
 
-TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device, int tokens,
-                                int split, bool shares) {
+TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device,
+                                TensorCoreShape shape, int split, bool shares) {
+  const int tokens = shape.tokens;
   TensorCorePlan plan;
   plan.slices = ceil_div(problem.k, kSliceColumns);
   plan.split = std::min(split, plan.slices);
   plan.tiles_m = static_cast<int>(tensor_core_tiles_m(problem, tokens).most);
   plan.groups = static_cast<int>(problem.groups);
-  plan.tiles_n = ceil_div(problem.n, kTensorCoreRows);
-  const int stage_bytes = tensor_core_stage_bytes(problem.format, tokens);
+  plan.tiles_n = ceil_div(problem.n, shape.rows());
+  const int stage_bytes = tensor_core_stage_bytes(problem.format, shape);
   const int besides = kTensorCoreAlign + kTensorCoreBehind + plan.groups * kTensorCoreGroupBytes;
   plan.stages = std::min((device.shared_bytes - besides) / stage_bytes, kTensorCoreMaxStages);
-  // A cluster's sums lie in the ring: each block has those of the tokens that are its own.
-  const int sum_bytes = ceil_div(tokens / 8, plan.split) * plan.split * kTensorCoreRows * 32;
+  // A cluster's sums lie in the ring: each block has those of the tokens that are its own, 16 or a
+  // multiple.
+  const int sum_bytes = ceil_div(tokens / 16, plan.split) * plan.split * shape.rows() * 64;
   if (plan.stages < 2 || plan.stages * stage_bytes < sum_bytes) return plan;
-  plan.tokens = tokens;
+  if (problem.groups != 0 && shape.warps != kTensorCoreMaxWarps) return plan;  // not compiled
+  plan.tokens = shape.tokens, plan.warps = shape.warps;
   plan.shared_bytes = besides + plan.stages * stage_bytes;
   const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;
   plan.shares = shares && plan.split == 1;
@@ -74,49 +76,69 @@ TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& de
   return plan;
 }
 
+namespace {
+
+// Nanoseconds: a slice, in fp16 and in bf16, and a tile's start and end.
+struct Cost {
+  TensorCoreShape shape;
+  int slice, slice_bf16, tile;
+};
+constexpr Cost kCosts[] = {{{16, 16}, 618, 755, 2820},    {{32, 16}, 673, 817, 2970},
+                           {{64, 16}, 876, 1030, 3530},   {{96, 16}, 1130, 1298, 1250},
+                           {{128, 16}, 1425, 1505, 2550}, {{128, 12}, 1045, 1112, 2950},
+                           {{16, 8}, 359, 432, 1900},     {{32, 8}, 394, 452, 1800},
+                           {{64, 8}, 468, 536, 2650},     {{128, 8}, 692, 770, 2450}};
+// Of groups, by an earlier fit.
+constexpr Cost kGroupCosts[] = {{{16, 16}, 570, 720, 2500},
+                                {{32, 16}, 630, 800, 2800},
+                                {{64, 16}, 810, 950, 4000},
+                                {{96, 16}, 1020, 1140, 5500},
+                                {{128, 16}, 1280, 1350, 7500}};
+
+const Cost& cost_of(const GemmProblem& problem, TensorCoreShape shape) {
+  const auto is = [&](const Cost& c) { return c.shape == shape; };
+  if (problem.groups == 0) return *std::find_if(std::begin(kCosts), std::end(kCosts), is);
+  return *std::find_if(std::begin(kGroupCosts), std::end(kGroupCosts), is);
+}
+
+}  // namespace
+
 // Fitted to an H200 (docs/performance.md): among the measured divisions of a product the one with
-// the least of this is 0.4% slower than the fastest, on average. A slice, at the tensor cores' or
+// the least of this is 0.5% slower than the fastest, on average. A slice, at the tensor cores' or
 // the dequantization's pace; a tile's start and end; the exchange of sums.
 std::int64_t tensor_core_nanoseconds(const GemmProblem& problem, const TensorCorePlan& plan,
                                      const GemmDevice& device) {
-  struct Cost {
-    int tokens, slice, slice_bf16, tile;
-  };
-  constexpr Cost kCosts[] = {{16, 570, 720, 2500},
-                             {32, 630, 800, 2800},
-                             {64, 810, 950, 4000},
-                             {96, 1020, 1140, 5500},
-                             {128, 1280, 1350, 7500}};
-  constexpr int kLaunch = 1300, kCluster = 2200, kShare = 5000, kShareToken = 40;
-  const Cost* cost = std::find_if(std::begin(kCosts), std::end(kCosts),
-                                  [&](const Cost& c) { return c.tokens == plan.tokens; });
+  constexpr int kLaunch = 2040, kCluster = 1275, kShare = 4074;
+  const Cost& cost = cost_of(problem, {plan.tokens, plan.warps});
   const std::int64_t slice =
-      tensor_core_kind(problem) == TensorCoreKind::kFp16 ? cost->slice : cost->slice_bf16;
+      tensor_core_kind(problem) == TensorCoreKind::kFp16 ? cost.slice : cost.slice_bf16;
   const int clusters = tensor_core_clusters(device, plan.split);
   const std::int64_t tiles = tensor_core_tiles_m(problem, plan.tokens).likely * plan.tiles_n;
-  const std::int64_t tile = ceil_div(plan.slices, plan.split) * slice + cost->tile;
+  const std::int64_t tile = ceil_div(plan.slices, plan.split) * slice + cost.tile;
+  const int sums = plan.tokens * plan.rows();
   if (plan.shares) {
     const std::int64_t rest = tiles % clusters;
     return kLaunch + tiles / clusters * tile +
            (rest == 0 ? 0
-                      : ceil_div(rest * plan.slices, clusters) * slice + cost->tile + kShare +
-                            kShareToken * plan.tokens);
+                      : ceil_div(rest * plan.slices, clusters) * slice + cost.tile + kShare +
+                            48 * sums / 256);
   }
   // How many tiles groups have is not known: half a wave more, where there is more than one.
   const std::int64_t all = problem.groups == 0 ? ceil_div(tiles, clusters) * tile
                            : tiles <= clusters ? tile
                                                : tiles * tile / clusters + tile / 2;
-  return kLaunch + all + (plan.split > 1 ? kCluster : 0);
+  return kLaunch + all +
+         (plan.split == 1 ? 0 : kCluster + 33 * sums / 256 * (plan.split - 1) / plan.split);
 }
 
 TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device) {
   TensorCorePlan best;
   std::int64_t least = 0;
-  for (const int tokens : kTensorCoreTokens) {
+  for (const TensorCoreShape& shape : kTensorCoreShapes) {
     for (int split = 1; split <= kTensorCoreMaxSplit; ++split) {
       for (const bool shares : {false, true}) {
         if (shares && problem.groups != 0) continue;  // how many tiles are left is not known
-        const TensorCorePlan plan = plan_tensor_core(problem, device, tokens, split, shares);
+        const TensorCorePlan plan = plan_tensor_core(problem, device, shape, split, shares);
         if (plan.tokens == 0 || plan.split != split || plan.shares != shares) continue;
         const std::int64_t tiles = std::int64_t{plan.tiles_m} * plan.tiles_n;
         if (split > 1 && tiles > tensor_core_clusters(device, split)) continue;  // all at once
@@ -138,9 +160,10 @@ int tensor_core_clusters(const GemmDevice& device, int split) {
 std::string to_string(const TensorCorePlan& plan) {
   const std::string of =
       plan.groups == 0 ? std::string() : std::to_string(plan.groups) + " groups, at most ";
-  return "tensor_core " + std::to_string(plan.tokens) + " tokens, " + of +
-         std::to_string(plan.tiles_m) + " x " + std::to_string(plan.tiles_n) + " tiles, " +
-         std::to_string(plan.slices) + " slices in " + std::to_string(plan.split) +
+  return "tensor_core " + std::to_string(plan.tokens) + " tokens by " +
+         std::to_string(plan.rows()) + ", " + of + std::to_string(plan.tiles_m) + " x " +
+         std::to_string(plan.tiles_n) + " tiles, " + std::to_string(plan.slices) + " slices in " +
+         std::to_string(plan.split) +
          (plan.shares       ? " part, the last tiles shared, "
           : plan.split == 1 ? " part, "
                             : " parts, ") +

@@ -16,10 +16,17 @@ struct GemmDevice;
 // activations) or bf16 (NVFP4 weights with bf16 activations; MXFP4 weights).
 enum class TensorCoreKind { kFp16, kBf16, kMxfp4 };
 
-// Rows of A a block: the compiled ones.
-inline constexpr int kTensorCoreTokens[] = {16, 32, 64, 96, 128};
-inline constexpr int kTensorCoreWarps = 16;                           // that multiply: 16 rows of N
-inline constexpr int kTensorCoreRows = kTensorCoreWarps * kTileRows;  // of N a block
+// A tile: rows of A, and warps that multiply, each of which has 16 rows of N.
+struct TensorCoreShape {
+  int tokens = 0, warps = 0;
+  constexpr bool operator==(const TensorCoreShape&) const = default;
+  constexpr int rows() const { return warps * kTileRows; }  // of N
+};
+// The compiled ones; rows in groups have those of kTensorCoreMaxWarps.
+inline constexpr int kTensorCoreMaxWarps = 16;
+inline constexpr TensorCoreShape kTensorCoreShapes[] = {{16, 16},  {32, 16},  {64, 16}, {96, 16},
+                                                        {128, 16}, {128, 12}, {16, 8},  {32, 8},
+                                                        {64, 8},   {128, 8}};
 // What the operands are scaled by: NVFP4 weights, and NVFP4 A, by 2^-7, MXFP4 weights by 2^-64.
 inline constexpr int kTensorCoreNvfp4Exponent = 7, kTensorCoreMxfp4Exponent = 64;
 inline constexpr int kTensorCoreMaxStages = 8;
@@ -27,7 +34,7 @@ inline constexpr int kTensorCoreMaxSplit = 8;
 inline constexpr int kTensorCoreMaxGroups = 1024;  // of rows (experts)
 
 struct TensorCorePlan {
-  int tokens = 0;                // rows of A a tile; 0: no plan
+  int tokens = 0, warps = 0;     // of a tile (TensorCoreShape); tokens == 0: no plan
   int split = 1;                 // blocks of a cluster, which divide K
   int tiles_m = 0, tiles_n = 0;  // of C; with groups tiles_m is what there may be at most
   int groups = 0;                // of rows
@@ -37,18 +44,20 @@ struct TensorCorePlan {
   bool shares = false;           // blocks share the slices of the tiles that are no full wave
   int stages = 0;                // slices in flight
   int shared_bytes = 0;
+
+  HALFBYTE_HD constexpr int rows() const { return warps * kTileRows; }  // of N a tile
 };
 
-HALFBYTE_HD constexpr int tensor_core_stage_bytes(formats::Format format, int tokens) {
-  return tokens * kUnitColumns * 2 + kTensorCoreWarps * unit_bytes(format);
+constexpr int tensor_core_stage_bytes(formats::Format format, TensorCoreShape shape) {
+  return shape.tokens * kUnitColumns * 2 + shape.warps * unit_bytes(format);
 }
 // The ring's alignment, and what lies behind it: 32 tokens of 64 rows of N for each four warps, on
-// their way to C; barriers, of the stages (full, free) and of a cluster's sums.
+// their way to C; the stages' barriers (full, free).
 inline constexpr int kTensorCoreAlign = 1024;
 inline constexpr int kTensorCoreStagedTokens = 32;
 inline constexpr int kTensorCoreStagedBytes = kTensorCoreStagedTokens * 128;  // of four warps
 inline constexpr int kTensorCoreBehind =
-    kTensorCoreWarps / 4 * kTensorCoreStagedBytes + (2 * kTensorCoreMaxStages + 1) * 8;
+    kTensorCoreMaxWarps / 4 * kTensorCoreStagedBytes + 2 * kTensorCoreMaxStages * 8;
 // And of each group: its rows, its tiles, its two scales (gemm_cuda_tensor_core_groups.cuh).
 inline constexpr int kTensorCoreGroupBytes = 20;
 
@@ -67,15 +76,15 @@ TensorCoreTiles tensor_core_tiles_m(const GemmProblem& problem, int tokens);
 std::int64_t tensor_core_nanoseconds(const GemmProblem& problem, const TensorCorePlan& plan,
                                      const GemmDevice& device);
 // With numbers of the caller's; tokens == 0: it does not fit.
-TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device, int tokens,
-                                int split, bool shares = false);
+TensorCorePlan plan_tensor_core(const GemmProblem& problem, const GemmDevice& device,
+                                TensorCoreShape shape, int split, bool shares = false);
 
 // Of a plan that shares, in the workspace: a block's sums, and a flag of each of its warps.
 constexpr std::int64_t tensor_core_part_bytes(const TensorCorePlan& plan) {
-  return plan.shares ? std::int64_t{plan.blocks} * plan.tokens * kTensorCoreRows * 4 : 0;
+  return plan.shares ? std::int64_t{plan.blocks} * plan.tokens * plan.rows() * 4 : 0;
 }
 constexpr int tensor_core_flags(const TensorCorePlan& plan) {
-  return plan.shares ? plan.blocks * kTensorCoreWarps : 0;
+  return plan.shares ? plan.blocks * plan.warps : 0;
 }
 
 std::string to_string(const TensorCorePlan& plan);

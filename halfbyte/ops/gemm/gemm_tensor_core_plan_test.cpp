@@ -36,14 +36,14 @@ TEST(GemmTensorCorePlan, FitsAndCoversAll) {
       for (const std::int64_t n : {1, 255, 256, 4096, 6144, 10240, 28672, 57344}) {
         for (const std::int64_t k : {32, 128, 160, 4096, 14336, 28672}) {
           const TensorCorePlan plan = plan_tensor_core(prepared(m, n, k, format), kH200);
-          ASSERT_NE(
-              std::find(std::begin(kTensorCoreTokens), std::end(kTensorCoreTokens), plan.tokens),
-              std::end(kTensorCoreTokens));
+          const TensorCoreShape shape{plan.tokens, plan.warps};
+          ASSERT_NE(std::find(std::begin(kTensorCoreShapes), std::end(kTensorCoreShapes), shape),
+                    std::end(kTensorCoreShapes));
           ASSERT_LE(plan.shared_bytes, kH200.shared_bytes);
           ASSERT_GE(plan.stages, 2);
           ASSERT_LE(plan.stages, kTensorCoreMaxStages);
           ASSERT_GE(std::int64_t{plan.tiles_m} * plan.tokens, m);
-          ASSERT_GE(std::int64_t{plan.tiles_n} * kTensorCoreRows, n);
+          ASSERT_GE(std::int64_t{plan.tiles_n} * plan.rows(), n);
           ASSERT_GE(std::int64_t{plan.slices} * kSliceColumns, k);
           ASSERT_GE(plan.split, 1);
           ASSERT_LE(plan.split, std::min(plan.slices, kTensorCoreMaxSplit));
@@ -51,9 +51,9 @@ TEST(GemmTensorCorePlan, FitsAndCoversAll) {
           if (plan.split > 1) {  // one tile a cluster, all at once
             ASSERT_EQ(plan.blocks, plan.tiles_m * plan.tiles_n * plan.split);
             ASSERT_LE(plan.tiles_m * plan.tiles_n, tensor_core_clusters(kH200, plan.split));
-            ASSERT_GE(plan.stages * tensor_core_stage_bytes(format, plan.tokens),
-                      (plan.tokens / 8 + plan.split - 1) / plan.split * plan.split *
-                          kTensorCoreRows * 32);
+            ASSERT_GE(
+                plan.stages * tensor_core_stage_bytes(format, {plan.tokens, plan.warps}),
+                (plan.tokens / 16 + plan.split - 1) / plan.split * plan.split * plan.rows() * 64);
           } else {
             ASSERT_LE(plan.blocks, kH200.multiprocessors);
           }
@@ -127,6 +127,7 @@ TEST(GemmTensorCorePlan, GroupsFit) {
           problem.groups = groups;
           const TensorCorePlan plan = plan_tensor_core(problem, kH200);
           ASSERT_NE(plan.tokens, 0);
+          ASSERT_EQ(plan.warps, kTensorCoreMaxWarps);
           ASSERT_EQ(plan.groups, groups);
           ASSERT_LE(plan.shared_bytes, kH200.shared_bytes);
           ASSERT_GE(plan.stages, 2);
@@ -168,15 +169,30 @@ TEST(GemmTensorCorePlan, WhatAutoTakesOfGroups) {
   }
 }
 
+// Where tiles of 256 rows of N would leave multiprocessors idle.
+TEST(GemmTensorCorePlan, NarrowTiles) {
+  const auto rows_of = [](std::int64_t m, std::int64_t n, std::int64_t k) {
+    GemmProblem problem = prepared(m, n, k);
+    problem.quantized = true;
+    return plan_tensor_core(problem, kH200).rows();
+  };
+  EXPECT_EQ(rows_of(64, 4096, 4096), 128);
+  EXPECT_EQ(rows_of(256, 6144, 4096), 192);
+  EXPECT_EQ(rows_of(1024, 4096, 4096), 256);
+  GemmProblem groups = prepared(64, 4096, 4096);
+  groups.groups = 2;
+  EXPECT_EQ(plan_tensor_core(groups, kH200, {64, 8}, 1).tokens, 0);  // whole tiles alone
+}
+
 TEST(GemmTensorCorePlan, SaysWhatItIs) {
   EXPECT_EQ(to_string(plan_tensor_core(prepared(64, 28672, 4096), kH200)),
-            "tensor_core 64 tokens, 1 x 112 tiles, 32 slices in 1 part, 6 stages, 112 blocks of "
-            "226440 bytes");
+            "tensor_core 64 tokens by 256, 1 x 112 tiles, 32 slices in 1 part, 6 stages, 112 "
+            "blocks of 226432 bytes");
   GemmProblem problem = prepared(2048, 1536, 2048);
   problem.groups = 128;
   EXPECT_EQ(to_string(plan_tensor_core(problem, kH200)),
-            "tensor_core 32 tokens, 128 groups, at most 188 x 6 tiles, 16 slices in 1 part, 7 "
-            "stages, 132 blocks of 206472 bytes");
+            "tensor_core 32 tokens by 256, 128 groups, at most 188 x 6 tiles, 16 slices in 1 part, "
+            "7 stages, 132 blocks of 206464 bytes");
 }
 
 }  // namespace
