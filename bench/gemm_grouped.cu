@@ -30,7 +30,7 @@ using namespace halfbyte::ops;
 namespace {
 
 constexpr std::int64_t kExperts = 128, kTop = 8;
-constexpr int kRoutings = 16, kCopies = 2;  // launch i: routing i, copy i of the weights
+constexpr int kRoutings = 16, kCopies = 4;  // launch i: routing i, copy i of the weights
 const GemmDevice kDevice{90, 132, 227 * 1024, ""};
 
 enum class Fill { kUnits, kMxfp4Units, kBytes, kE4m3, kE8m0, kBf16 };
@@ -206,13 +206,17 @@ void bench(std::int64_t n, std::int64_t k, std::int64_t tokens, bool all_tiles) 
     }
     base::Execution execution;
     const StreamPlan stream_plan = plan_stream(p, kDevice);
-    const double stream_us = time_graph(
-        [&](int i, cudaStream_t stream) {
-          rotate(i);
-          execution.stream = stream;
-          check(cuda::launch_stream(p, stream_plan, execution, 0));
-        },
-        std::max(2, launches / 8));
+    const auto time_stream = [&](bool programmatic) {
+      execution.programmatic_launch = programmatic;
+      return time_graph(
+          [&](int i, cudaStream_t stream) {
+            rotate(i);
+            execution.stream = stream;
+            check(cuda::launch_stream(p, stream_plan, execution, 0));
+          },
+          tokens <= 64 ? launches : std::max(2, launches / 8));
+    };
+    const double stream_us = time_stream(false), programmatic_us = time_stream(true);
     const auto time_plan = [&](const TensorCorePlan& plan) {
       return time_graph(
           [&](int i, cudaStream_t stream) {
@@ -224,8 +228,9 @@ void bench(std::int64_t n, std::int64_t k, std::int64_t tokens, bool all_tiles) 
     const TensorCorePlan plan = plan_tensor_core(p, kDevice);
     const double us = time_plan(plan);
     std::printf(
-        ", \"%s\": {\"stream_us\": %.2f, \"us\": %.2f, \"tflops\": %.0f, \"plan\": \"%d/%d%s\"",
-        kind.name, stream_us, us,
+        ", \"%s\": {\"stream_us\": %.2f, \"programmatic_stream_us\": %.2f, \"us\": %.2f, "
+        "\"tflops\": %.0f, \"plan\": \"%d/%d%s\"",
+        kind.name, stream_us, programmatic_us, us,
         2e-6 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) / us,
         plan.tokens, plan.split, plan.shares ? "s" : "");
     if (first && all_tiles) {

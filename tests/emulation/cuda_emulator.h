@@ -122,10 +122,19 @@ inline bool __any_sync(unsigned mask, bool value) {
   for (int from = 0; from < 32; ++from) any |= __shfl_sync(mask, value ? 1 : 0, from) != 0;
   return any;
 }
+inline unsigned __ballot_sync(unsigned mask, bool value) {
+  unsigned all = 0;
+  for (int from = 0; from < 32; ++from) {
+    all |= static_cast<unsigned>(__shfl_sync(mask, value ? 1 : 0, from)) << from;
+  }
+  return all;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fmul_rn(float a, float b) { return halfbyte::emulation::rounded(a * b); }
 inline float __fadd_rn(float a, float b) { return halfbyte::emulation::rounded(a + b); }
 inline float __fdiv_rn(float a, float b) { return halfbyte::emulation::rounded(a / b); }
+inline float __fdividef(float a, float b) { return a / b; }
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>(std::uint64_t{a} * b >> 32);
 }

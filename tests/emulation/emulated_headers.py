@@ -11,7 +11,8 @@ import sys
 
 ROOM = "halfbyte/ops/gemm"
 HEADERS = ["fragments", "values", "stream_parts", "stream_stage", "stream_walk", "stream_shared",
-           "stream_multiply", "stream_sums", "stream_simple", "stream", "stream_gate_up"]
+           "stream_multiply", "stream_sums", "stream_simple", "stream_group_walk", "stream_groups", "stream_token_search", "stream_tokens",
+           "stream", "stream_gate_up"]
 BODIES = {
     "smem_address": "return emulation::shared_offset(p);",
     "copy_async16": "emulation::copy_async(to, from);",

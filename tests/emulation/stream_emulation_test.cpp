@@ -29,6 +29,7 @@ const GemmDevice kDevices[] = {{80, 3, 163 * 1024, ""},
                                {80, 2, 227 * 1024, ""},
                                {80, 5, 99 * 1024, ""},
                                {80, 40, 75 * 1024, ""}};
+const GemmDevice kLarge{80, 25, 227 * 1024, ""};
 
 StreamArgs stream_args(Random& random, const GemmProblem& problem, const StreamPlan& plan) {
   StreamArgs args = cuda::stream_args(problem, plan);
@@ -50,6 +51,10 @@ void launch(const GemmProblem& problem, const StreamPlan& plan,
          static_cast<std::size_t>(problem.a_rows.offset(problem.m - 1) + problem.k / 2)});
     readable.push_back(
         {problem.a_scales, static_cast<std::size_t>(problem.a_scale_rows * problem.blocks())});
+  }
+  if (!problem.quantized && problem.m > 0) {
+    readable.push_back({problem.x, static_cast<std::size_t>(
+                                       2 * (problem.x_rows.offset(problem.m - 1) + problem.k))});
   }
   emulation::set_readable(std::move(readable));
   emulation::launch(plan.blocks, kStreamThreads, kernel);
@@ -108,18 +113,20 @@ void expect_close(const GemmProblem& got, const GemmProblem& want) {
 }
 
 struct Counts {
-  int simple = 0, general = 0, rounds = 0, copies = 0;
+  int simple = 0, general = 0, rounds = 0, copies = 0, groups = 0, tokens = 0;
 };
 void expect_equal(Random& random, const testing::GemmChoices& choices,
-                  const testing::GemmShape& shape, Counts& counts) {
+                  const testing::GemmShape& shape, Counts& counts, bool large = false) {
   const testing::GemmCase test = random_gemm(random, choices, shape);
   SCOPED_TRACE(test.text);
   const testing::TensorSet want = test.set.clone(), got = test.set.clone();
   run_reference(test, want);
   const GemmProblem problem = resolved(test, got);
-  const GemmDevice& device = kDevices[random.in(0, 3)];
+  const GemmDevice& device = large ? kLarge : kDevices[random.in(0, 3)];
   const StreamPlan plan = cuda::stream_plan_of(problem, plan_stream(problem, device), device);
   if (plan.stages == 0) return;
+  counts.groups += plan.simple && plan.chunks == 0 && plan.chunk_blocks == 0 ? 1 : 0;
+  counts.tokens += plan.chunk_blocks != 0 ? 1 : 0;
   (plan.simple ? counts.simple : counts.general)++;
   counts.rounds += plan.rounds > 1 ? 1 : 0;
   const StreamArgs args = stream_args(random, problem, plan);
@@ -157,6 +164,56 @@ TEST(StreamEmulation, EqualsReference) {
   EXPECT_GT(counts.simple, 3);
   EXPECT_GT(counts.general, 10);
   EXPECT_GT(counts.rounds, 0);
+}
+
+// Few rows in groups: the short kernel for them; more groups than a warp counts at once, more
+// chunks than CTAs and fewer.
+TEST(StreamEmulation, Groups) {
+  Counts counts;
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Random random(73'000'000 + seed);
+    testing::GemmShape shape;
+    shape.format = random.one_in(4) ? Format::kMxfp4 : Format::kNvfp4;
+    const std::int64_t block = formats::block_elements(shape.format);
+    shape.groups = random.pick<std::int64_t>({1, 3, 8, 31, 128, 129, 300});
+    shape.m = random.in(1, std::min<std::int64_t>(2 * shape.groups, random.pick({9, 40})));
+    shape.n = random.in(1, shape.groups > 100 ? 40 : 200);
+    shape.k = block * random.in(1, shape.groups > 100 ? 16 : 80);
+    expect_equal(random,
+                 {.quantized = !random.one_in(3),
+                  .grouped = true,
+                  .plain_weights = false,
+                  .method = GemmMethod::kAuto,
+                  .any_layout = random.one_in(2)},
+                 shape, counts);
+    if (HasFailure()) return;
+  }
+  EXPECT_GE(counts.groups, 20);
+}
+
+// One or two tokens: few rows, many CTAs for each.
+TEST(StreamEmulation, Tokens) {
+  Counts counts;
+  for (std::uint64_t seed = 0; seed < 14; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Random random(74'000'000 + seed);
+    testing::GemmShape shape;
+    shape.groups = random.pick<std::int64_t>({1, 2, 8, 33, 127, 128});
+    shape.m = random.in(1, 9);
+    if (shape.groups > 2) shape.m = std::min<std::int64_t>(shape.m, 3);
+    shape.n = random.in(1, shape.groups > 100 ? 40 : 200);
+    shape.k = 128 * random.in(1, shape.groups > 100 ? 2 : 6);
+    expect_equal(random,
+                 {.quantized = !random.one_in(4),
+                  .grouped = true,
+                  .plain_weights = false,
+                  .method = GemmMethod::kAuto,
+                  .any_layout = random.one_in(2)},
+                 shape, counts, true);
+    if (HasFailure()) return;
+  }
+  EXPECT_GE(counts.tokens, 12);
 }
 
 // More of A than threads hold, in rows that are copied first.

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "halfbyte/ops/gemm/gemm_cuda_stream_simple.cuh"
+#include "halfbyte/ops/gemm/gemm_cuda_stream_tokens.cuh"
 
 namespace halfbyte::ops::cuda {
 
@@ -144,6 +145,10 @@ template <StreamKind kKind>
 void (*stream_instance(const StreamPlan& plan))(StreamArgs) {
   if (!plan.simple)
     return plan.token_tiles == 1 ? stream_kernel<kKind, 1> : stream_kernel<kKind, 2>;
+  if constexpr (is_nvfp4(kKind)) {
+    if (plan.chunk_blocks != 0) return token_stream_kernel<kKind>;
+  }
+  if (plan.chunks == 0) return group_stream_kernel<kKind>;
   const bool split = plan.split > 1;
   if (plan.token_tiles == 2) {
     return split ? simple_stream_kernel<kKind, 2, 1, true>

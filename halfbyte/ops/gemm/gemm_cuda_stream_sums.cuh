@@ -38,9 +38,13 @@ struct StreamScales {
 
   template <StreamKind kKind>
   __device__ __forceinline__ void load(const StreamArgs& args, const StreamChunk& chunk) {
+    load<kKind>(args, chunk, static_cast<int>(threadIdx.x));
+  }
+  // m: the row whose scale this thread has.
+  template <StreamKind kKind>
+  __device__ __forceinline__ void load(const StreamArgs& args, const StreamChunk& chunk, int m) {
     const GemmProblem& problem = args.problem;
     a = problem.a_scale.value, b = problem.b_scale.value;
-    const int m = static_cast<int>(threadIdx.x);
     if (is_quantized(kKind) && problem.a_scale.data != nullptr && m < chunk.rows) {
       const std::int64_t index = problem.a_scale_per_group ? chunk.group : chunk.first_row + m;
       a = problem.a_scale.data[index * problem.a_scale.stride];
@@ -55,12 +59,11 @@ struct StreamScales {
   }
 };
 
-// The rows of a chunk, a thread each.
+// The rows of a chunk, a thread each: this one's is m.
 template <StreamKind kKind>
 __device__ __forceinline__ void put_rows(const StreamArgs& args, const StreamChunk& chunk,
-                                         const StreamScales& scales, StreamRow* rows) {
+                                         const StreamScales& scales, StreamRow* rows, int m) {
   const GemmProblem& problem = args.problem;
-  const int m = static_cast<int>(threadIdx.x);
   if (m >= chunk.rows) return;
   const std::int64_t row = chunk.first_row + m;
   StreamRow to;
@@ -69,6 +72,12 @@ __device__ __forceinline__ void put_rows(const StreamArgs& args, const StreamChu
   to.decode = is_quantized(kKind) ? StreamScales::decode(scales.a, problem.a_scale.kind) : 1.0f;
   to.there = !is_quantized(kKind) || chunk.regular || problem.a_scale_row(row, chunk.group) >= 0;
   rows[m] = to;
+}
+
+template <StreamKind kKind>
+__device__ __forceinline__ void put_rows(const StreamArgs& args, const StreamChunk& chunk,
+                                         const StreamScales& scales, StreamRow* rows) {
+  put_rows<kKind>(args, chunk, scales, rows, static_cast<int>(threadIdx.x));
 }
 
 // What is rounded to an element of C: fl(fl(fl(sum * d_a) * d_b) + bias).

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "halfbyte/ops/gemm/gemm_decode_layout.h"
+#include "halfbyte/ops/gemm/gemm_stream_layout.h"
 
 namespace halfbyte::ops {
 namespace {
@@ -61,6 +62,32 @@ TEST(GemmPlan, EveryDecodeShapeIsCompiledAndFits) {
   }
 }
 
+// The short kernels for groups.
+void expect_sound_groups(const GemmProblem& problem, const StreamPlan& stream) {
+  EXPECT_EQ(stream.rounds * stream.split, 1);
+  EXPECT_EQ(stream.full.slices, stream.slices);
+  EXPECT_GE(stream.group_tiles, 1);
+  const int row_bytes = stream.slices * kStreamGroupStride * 4;
+  EXPECT_LE(stream.part_offset + stream.group_tiles * stream.chunk_rows * row_bytes,
+            stream.shared_bytes);
+  if (stream.chunk_blocks == 0) {
+    for (int rows = 1; rows <= stream.chunk_rows; ++rows) {
+      EXPECT_GE(stream.row_tiles[rows - 1], stream.group_tiles);
+      EXPECT_LE(stream.part_offset + stream.row_tiles[rows - 1] * rows * row_bytes,
+                stream.shared_bytes);
+    }
+    return;
+  }
+  EXPECT_LE(problem.groups, kStreamTokenGroups);
+  EXPECT_EQ(stream.chunk_rows, std::min<std::int64_t>(problem.m, kStreamTokenRows));
+  // Chunks have a row at least; all but the last of a group have kStreamTokenRows.
+  EXPECT_LE(
+      stream.chunk_blocks * std::min(problem.m, problem.groups + problem.m / kStreamTokenRows),
+      stream.blocks);
+  EXPECT_GE(stream.chunk_blocks * stream.group_tiles, stream.tiles);
+  EXPECT_LE(stream.group_tiles * stream.slices, (kStreamWarps - 1) * kStreamTokenSlices);
+}
+
 // What the kernel relies on, for any sizes.
 void expect_sound(const GemmProblem& problem, const GemmDevice& device) {
   GemmPlan plan;
@@ -69,6 +96,11 @@ void expect_sound(const GemmProblem& problem, const GemmDevice& device) {
   plan.stream = plan_stream(problem, device);
   const StreamPlan& stream = plan.stream;
   SCOPED_TRACE(to_string(plan));
+  if (stream.simple && stream.chunks == 0) {
+    EXPECT_LE(stream.shared_bytes, device.shared_bytes);
+    expect_sound_groups(problem, stream);
+    return;
+  }
   EXPECT_TRUE(stream.token_tiles == 1 || stream.token_tiles == 2);
   EXPECT_LE(stream.chunk_rows, stream.token_tiles * 8);
   EXPECT_LE(stream.shared_bytes, device.shared_bytes);

@@ -115,6 +115,28 @@ TEST(GemmProperty, CudaGroupsEqualReference) {
                                           .any_layout = false}),
                                    23'000'000, 500, runners);
 }
+// A token or a few: the short stream kernels for groups.
+TEST(GemmProperty, CudaFewRowsInGroupsEqualReference) {
+  const std::vector<testing::Runner> runners = testing::cuda_runners();
+  if (runners.empty()) GTEST_SKIP() << "no CUDA device";
+  const auto make = [](Random& random) {
+    testing::GemmShape shape;
+    shape.format = random.one_in(4) ? Format::kMxfp4 : Format::kNvfp4;
+    shape.groups = random.pick<std::int64_t>({1, 3, 8, 64, 127, 128, 200});
+    shape.m = random.in(1, std::min<std::int64_t>(2 * shape.groups - 1, random.pick({8, 16, 60})));
+    shape.n = random.in(1, random.one_in(8) ? 1000 : 200);
+    const std::int64_t block = formats::block_elements(shape.format);
+    shape.k = random.one_in(4) ? block * random.in(1, 40) : 128 * random.in(1, 8);
+    return testing::gemm_case(testing::random_gemm(random,
+                                                   {.quantized = true,
+                                                    .grouped = true,
+                                                    .plain_weights = false,
+                                                    .method = GemmMethod::kExact,
+                                                    .any_layout = random.one_in(2)},
+                                                   shape));
+  };
+  testing::expect_equals_reference(make, 26'000'000, 200, runners);
+}
 
 }  // namespace
 }  // namespace halfbyte::ops

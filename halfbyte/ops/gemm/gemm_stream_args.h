@@ -38,7 +38,9 @@ inline bool is_regular_stream(const GemmProblem& problem) {
 // `plan`, or the best without the short kernel where the pointers are not as that wants them.
 inline StreamPlan stream_plan_of(const GemmProblem& problem, const StreamPlan& plan,
                                  const GemmDevice& device) {
-  return plan.simple && !is_regular_stream(problem) ? plan_stream(problem, device, false) : plan;
+  return plan.simple && plan.chunks != 0 && !is_regular_stream(problem)
+             ? plan_stream(problem, device, false)
+             : plan;
 }
 
 // Whether the columns of A that a CTA of the short kernel has can be copied 16 bytes at a time to
@@ -55,6 +57,19 @@ inline bool copies_rows(const GemmProblem& problem, const StreamPlan& plan) {
          problem.m * (columns / 2 + scales) <= kStreamWarps * 2 * unit_bytes(problem.format);
 }
 
+// The same for the kernel for tokens (gemm_cuda_stream_tokens.cuh), which copies all rows.
+inline bool copies_tokens(const GemmProblem& problem) {
+  const void* first = problem.quantized ? problem.a_codes : problem.x;
+  const std::int64_t row_bytes =
+      problem.quantized ? problem.a_rows.inner_stride : 2 * problem.x_rows.inner_stride;
+  return reinterpret_cast<std::intptr_t>(first) % 16 == 0 && row_bytes % 16 == 0;
+}
+
+// Words of scales must lie at multiples of four bytes there.
+inline bool has_scale_words(const GemmProblem& problem) {
+  return !problem.quantized || reinterpret_cast<std::intptr_t>(problem.a_scales) % 4 == 0;
+}
+
 // It waits for nothing.
 inline StreamArgs stream_args(const GemmProblem& problem, const StreamPlan& plan) {
   StreamArgs args{};
@@ -64,8 +79,9 @@ inline StreamArgs stream_args(const GemmProblem& problem, const StreamPlan& plan
   args.pieces = static_cast<int>(problem.k / 16);
   args.row_bytes =
       problem.quantized ? problem.a_rows.inner_stride : 2 * problem.x_rows.inner_stride;
-  args.regular = is_regular_stream(problem);
-  args.copies = args.regular && copies_rows(problem, plan);
+  args.regular = is_regular_stream(problem) && (plan.chunk_blocks == 0 || has_scale_words(problem));
+  args.copies = args.regular &&
+                (plan.chunk_blocks != 0 ? copies_tokens(problem) : copies_rows(problem, plan));
   return args;
 }
 

@@ -11,6 +11,13 @@ namespace halfbyte::ops {
 inline constexpr int kStreamRowBytes = 16;
 inline constexpr int kStreamHeaderBytes = 2 * kStreamMaxTokens * kStreamRowBytes;
 
+// StreamChunk; GroupShare before its chunks.
+inline constexpr int kStreamChunkBytes = 20;
+inline constexpr int kStreamShareBytes = kStreamWarps * (kStreamGroupStages * 8 + 4) + 16;
+
+// TokenShare.
+inline constexpr int kStreamTokenShareBytes = 640;
+
 // A StreamRow's place that no chunk of so few rows needs holds zeros, where slices share columns.
 inline constexpr int kStreamZeros = kStreamHeaderBytes - kStreamRowBytes;
 
@@ -19,6 +26,9 @@ inline constexpr int kStreamPiecesAhead = 4;
 
 // Floats from one row of A's 16 sums to the next. Stores of a part's sums conflict, which are few.
 inline constexpr int kStreamTokenStride = 16;
+
+// The same of a slice's sums in the short kernels for groups: no bank conflicts.
+inline constexpr int kStreamGroupStride = 20;
 
 // Bytes of a row of A's slice as fragments: fp16.
 inline constexpr int kStreamSliceBytes = kSliceColumns * 2;

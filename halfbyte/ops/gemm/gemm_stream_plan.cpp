@@ -202,6 +202,90 @@ void try_all(const GemmProblem& problem, const GemmDevice& device, int split, in
   }
 }
 
+// The short kernel for groups (gemm_cuda_stream_groups.cuh), chosen by shapes alone; stages == 0:
+// the general one. Where chunks of eight rows are no more than most groups have it reads no weights
+// twice.
+StreamPlan plan_short_groups(const GemmProblem& problem, const GemmDevice& device) {
+  StreamPlan plan;
+  plan.tiles = ceil_div(problem.n, kTileRows);
+  plan.slices = ceil_div(problem.k, kSliceColumns);
+  plan.chunks = 0;
+  plan.chunk_rows = static_cast<int>(std::min<std::int64_t>(problem.m, kStreamGroupRows));
+  plan.blocks = device.multiprocessors;
+  plan.full = plan.last = share_of(plan.slices, kStreamPartSlices);
+  plan.simple = true;
+  // A group's last chunk may lack rows.
+  const std::int64_t chunks = std::min(problem.m, problem.groups) + problem.m / kStreamGroupRows;
+  constexpr std::int64_t kMost = std::int64_t{1} << 20;  // what the kernel's integers hold
+  if (problem.m >= 2 * problem.groups || problem.groups > kStreamThreads ||
+      chunks * plan.tiles >= kMost || std::int64_t{plan.tiles} * plan.blocks >= kMost) {
+    return {};
+  }
+  plan.chunks_most = static_cast<int>(chunks);
+  constexpr int kAlign = 128;
+  const int factors = stream_factors(problem.format, problem.quantized) * 8;
+  plan.header_offset = kStreamGroupStages * kStreamWarps * 2 * unit_bytes(problem.format);
+  plan.act_offset = round_up(plan.header_offset + kStreamHeaderBytes, kAlign);
+  plan.factor_offset = plan.act_offset + plan.slices * plan.chunk_rows * kStreamSliceBytes;
+  plan.chunk_offset = round_up(plan.factor_offset + plan.slices * factors * 4, kAlign);
+  const int block_chunks = ceil_div(chunks, plan.blocks) + 1;
+  plan.part_offset =
+      round_up(plan.chunk_offset + kStreamShareBytes + block_chunks * kStreamChunkBytes, kAlign);
+  const int row_tile = plan.slices * kStreamGroupStride * 4;
+  const int left = std::max(0, device.shared_bytes - plan.part_offset);
+  plan.group_tiles = std::min(left / (plan.chunk_rows * row_tile), plan.tiles);
+  if (plan.group_tiles == 0) return {};
+  for (int rows = 1; rows <= plan.chunk_rows; ++rows) {
+    plan.row_tiles[rows - 1] = std::min(left / (rows * row_tile), plan.tiles);
+    plan.shared_bytes =
+        std::max(plan.shared_bytes, plan.part_offset + plan.row_tiles[rows - 1] * rows * row_tile);
+  }
+  plan.stages = kStreamGroupStages;
+  return plan;
+}
+
+// The one for a token or two (gemm_cuda_stream_tokens.cuh).
+StreamPlan plan_tokens(const GemmProblem& problem, const GemmDevice& device) {
+  StreamPlan plan;
+  plan.tiles = ceil_div(problem.n, kTileRows);
+  plan.slices = ceil_div(problem.k, kSliceColumns);
+  plan.chunks = 0;
+  plan.chunk_rows = static_cast<int>(std::min<std::int64_t>(problem.m, kStreamTokenRows));
+  plan.blocks = device.multiprocessors;
+  plan.full = plan.last = share_of(plan.slices, kStreamPartSlices);
+  plan.simple = true;
+  const auto most = static_cast<int>(
+      std::min(problem.m, problem.groups + problem.m / kStreamTokenRows));  // chunks
+  if (problem.format != Format::kNvfp4 || problem.k % kSliceColumns != 0 ||
+      problem.groups > kStreamTokenGroups || most > plan.blocks ||
+      std::int64_t{plan.tiles} * plan.blocks >= std::int64_t{1} << 20) {
+    return {};
+  }
+  // Where rows share experts each has fewer CTAs than there are: not for many.
+  plan.chunk_blocks = plan.blocks / most;
+  plan.group_tiles = ceil_div(plan.tiles, plan.chunk_blocks);
+  const std::int64_t raw = problem.m * (problem.quantized ? problem.k / 2 : problem.k * 2);
+  constexpr std::int64_t kMostRaw = 1 << 16;
+  if (plan.chunk_blocks < 8 || raw > kMostRaw ||
+      std::int64_t{plan.group_tiles} * plan.slices > (kStreamWarps - 1) * kStreamTokenSlices) {
+    return {};
+  }
+  constexpr int kAlign = 128;
+  const int factors = stream_factors(problem.format, problem.quantized) * 8;
+  plan.header_offset = (kStreamWarps - 1) * kStreamTokenSlices * unit_bytes(problem.format);
+  plan.act_offset = round_up(plan.header_offset + kStreamHeaderBytes, kAlign);
+  plan.factor_offset = plan.act_offset + plan.slices * plan.chunk_rows * kStreamSliceBytes;
+  plan.chunk_offset = round_up(plan.factor_offset + plan.slices * factors * 4, kAlign);
+  plan.raw_offset = round_up(plan.chunk_offset + kStreamTokenShareBytes, kAlign);
+  plan.scale_offset = round_up(plan.raw_offset + static_cast<int>(raw), kAlign);
+  const int scales = problem.quantized ? plan.slices * 8 * plan.chunk_rows * 4 : 0;
+  plan.part_offset = round_up(plan.scale_offset + scales, kAlign);
+  plan.shared_bytes =
+      plan.part_offset + plan.group_tiles * plan.slices * plan.chunk_rows * kStreamGroupStride * 4;
+  plan.stages = plan.shared_bytes <= device.shared_bytes ? kStreamGroupStages : 0;
+  return plan.stages != 0 ? plan : StreamPlan{};
+}
+
 }  // namespace
 
 const char* no_stream(const GemmProblem& problem, const GemmDevice& device) {
@@ -234,6 +318,11 @@ StreamPlan plan_stream(const GemmProblem& problem, const GemmDevice& device, boo
       try_all(problem, device, 1, slices, plan, best);
     }
     if (problem.m <= 8) break;
+  }
+  if (simple && problem.groups != 0 && problem.m > 0) {
+    StreamPlan groups = plan_tokens(problem, device);
+    if (groups.stages == 0) groups = plan_short_groups(problem, device);
+    if (groups.stages != 0) return groups;
   }
   return best.plan;
 }

@@ -24,10 +24,17 @@ inline constexpr int kStreamStages = 2;           // pairs of units in flight a 
 inline constexpr int kStreamMaxGroups = 4096;     // of rows (experts)
 inline constexpr int kStreamPartSlices = 8;       // at most
 inline constexpr int kStreamLongPartSlices = 16;  // of the short kernel, one slice a product
+inline constexpr int kStreamGroupRows = 8;        // a chunk, in the short kernel for groups
+inline constexpr int kStreamGroupStages = 2;      // pairs of units in flight a warp, there
+
+// The kernel for a token or two, whose rows are all read by every CTA.
+inline constexpr int kStreamTokenRows = 4;      // a chunk
+inline constexpr int kStreamTokenGroups = 128;  // at most
+inline constexpr int kStreamTokenSlices = 8;    // a warp, at most
 
 // Slices that share the eight columns of a product in the short kernel, which has fewer operations
 // for the same sums then: as many as leave a column for each row of A.
-constexpr int stream_shared_slices(Format format, int rows) {
+HALFBYTE_HD constexpr int stream_shared_slices(Format format, int rows) {
   if (format != Format::kNvfp4 || rows > 4) return 1;
   return rows == 1 ? 8 : rows == 2 ? 4 : 2;
 }
@@ -73,10 +80,17 @@ struct StreamPlan {
   int blocks = 0;       // CTAs, clusters times split
   int stages = 0;       // kStreamStages; 0: the kernel does not fit
   int buffers = 1;      // of a phase's sums
-  bool simple = false;  // one phase, no groups, A and C of ordinary strides: a short kernel, whose
-                        // clusters' CTAs have equal shares of K
+  // A short kernel: with groups few rows; without, one phase, A and C of ordinary strides, and
+  // clusters' CTAs that have equal shares of K.
+  bool simple = false;
   int part_shift = 0;   // of it, before the tail
   StreamTail tails[2];  // of it: where a CTA has block_tiles, and where it has one more
+  // Of the one for groups: tiles whose sums have room, of a chunk of one row, two, ..; chunks of
+  // all groups.
+  int row_tiles[kStreamGroupRows] = {};
+  int chunks_most = 0;
+  int chunk_blocks = 0;  // CTAs a chunk, of the one for tokens; 0: that for more rows
+  int raw_offset = 0, scale_offset = 0;  // of it
 };
 
 // nullptr: the stream kernel takes the problem (`stages` may still be 0).
