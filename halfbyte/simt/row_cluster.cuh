@@ -33,8 +33,11 @@ struct ClusterWords {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(&arrived));
   }
   // By one thread; before the cluster's barrier.
-  __device__ __forceinline__ void prepare(int parts) {
+  __device__ __forceinline__ void prepare() {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier()) : "memory");
+  }
+  // By one thread; after it. Words that have come before are counted.
+  __device__ __forceinline__ void expect(int parts) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier()),
                  "r"(parts * 4)
                  : "memory");
@@ -115,8 +118,8 @@ __device__ __forceinline__ void run_row_cluster(const Source& source,
   }
   const int parts = ctas * warps;
   if (threadIdx.x == 0) {
-    sums.prepare(parts);
-    if constexpr (kRowScales) maxima.prepare(parts);
+    sums.prepare();
+    if constexpr (kRowScales) maxima.prepare();
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   __syncwarp();
@@ -140,6 +143,11 @@ __device__ __forceinline__ void run_row_cluster(const Source& source,
   float value = warp_tree_sum(leaf_sums, lane);
   // Every CTA of the cluster has begun, and its barriers are there.
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+  if (threadIdx.x == 0) {
+    sums.expect(parts);
+    if constexpr (kRowScales) maxima.expect(parts);
+  }
+  __syncwarp();
   sums.send(numerics::float_bits(value), part, lane, ctas);
   {
     using numerics::add_rn;

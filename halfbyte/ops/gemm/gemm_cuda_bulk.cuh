@@ -9,6 +9,14 @@
 
 namespace halfbyte::ops::cuda {
 
+// Lanes of a warp that arrive at a barrier. One, after a barrier of the warp, speaks for all of it,
+// which compute-sanitizer's racecheck does not follow: for it each one arrives (tests/gpu/run.sh).
+#ifdef HALFBYTE_RACECHECK
+inline constexpr int kArrivals = 32;
+#else
+inline constexpr int kArrivals = 1;
+#endif
+
 #if __CUDA_ARCH__ >= 900
 
 __device__ __forceinline__ void barrier_init(std::uint32_t bar, int count) {

@@ -16,14 +16,6 @@
 
 namespace halfbyte::ops::cuda {
 
-// Lanes of a warp that arrive at a barrier. One, after a barrier of the warp, speaks for all of it,
-// which compute-sanitizer's racecheck does not follow: for it each one arrives (tests/gpu/run.sh).
-#ifdef HALFBYTE_RACECHECK
-inline constexpr int kArrivals = 32;
-#else
-inline constexpr int kArrivals = 1;
-#endif
-
 // An index, as nvcc has no kernel templates over a structure.
 template <int kIndex>
 __global__ void __launch_bounds__(kDecodeWarps * 32, 1)

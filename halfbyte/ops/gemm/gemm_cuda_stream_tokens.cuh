@@ -266,7 +266,7 @@ struct TokenExtras {
       }
       __syncwarp();
 #if __CUDA_ARCH__ >= 900
-      if (lane == 0) barrier_arrive(smem_address(&share.scale_barrier));
+      if (lane < kArrivals) barrier_arrive(smem_address(&share.scale_barrier));
 #endif
     }
     put_rows<kKind>(args, chunk, scales, rows, lane);
@@ -304,7 +304,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
     const TokenSearch<kStreamTokenGroups / 32> search(args);
     copy_all_rows<kKind>(args, raw);
 #if __CUDA_ARCH__ >= 900
-    if (thread % 32 == 0) barrier_init(scale_bar, 1);
+    if (thread % 32 == 0) barrier_init(scale_bar, kArrivals);
 #endif
     search.run(args, tiles.index, share);
   } else {
