@@ -1,5 +1,5 @@
 // The short kernel, of which StreamPlan::simple tells: one phase, one chunk of regular rows. A CTA
-// has all of K, or an equal share of it with the others of a cluster (kSplit).
+// has all of K, or one half of it (kSplit), the other CTA of its cluster the other.
 //
 // Until its first weights are asked for the memory is idle, so the common case has a kernel with
 // little before that.
@@ -77,7 +77,7 @@ struct SimpleLoads {
     left = item.slice < tiles.count * slices ? 1 << item.shift : 0;
     const int jump = item.slice >= tiles.half * slices ? tiles.jump : 0;
     std::int64_t slice = item.slice + static_cast<std::int64_t>(jump) * plan.slices;
-    if constexpr (kSplit) {  // the other shares of each tile lie between
+    if constexpr (kSplit) {  // the other half of each tile lies between
       slice += static_cast<std::int64_t>(__umulhi(item.slice, plan.full.slices_inverse)) * slices;
     }
     at = weights + slice * kUnitBytes;
@@ -252,7 +252,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1)
     put_output<kKind>(args, chunk, rows[at.m], (first_tile + tile) * kTileRows + at.row, v,
                       decode_b);
   }
-  if (kSplit) sync_split(ctas);  // the others may still read this CTA's sums
+  if (kSplit) sync_split(ctas);  // the other may still read this CTA's sums
 #endif
 }
 

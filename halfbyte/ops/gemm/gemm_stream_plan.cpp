@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "halfbyte/ops/gemm/gemm_stream_layout.h"
-#include "halfbyte/ops/gemm/gemm_tensor_core_plan.h"
 
 namespace halfbyte::ops {
 namespace {
@@ -159,8 +158,7 @@ void try_all(const GemmProblem& problem, const GemmDevice& device, int split, in
   const std::int64_t chunks =
       problem.groups != 0 ? std::min(problem.m, problem.groups) : plan.chunks;
   const std::int64_t total = chunks * plan.tiles;
-  const int used =
-      static_cast<int>(std::min<std::int64_t>(total, tensor_core_clusters(device, split)));
+  const int used = static_cast<int>(std::min<std::int64_t>(total, device.multiprocessors / split));
   const bool one_chunk = problem.groups != 0 && chunks <= used;
   const int tiles =
       std::min(one_chunk ? ceil_div(plan.tiles, used / chunks) : ceil_div(total, used), plan.tiles);
@@ -169,12 +167,8 @@ void try_all(const GemmProblem& problem, const GemmDevice& device, int split, in
   plan.blocks = used * split;
   plan.block_tiles = static_cast<int>(total / used);
   plan.more_tiles = static_cast<int>(total % used);
-  const bool equal = split > 1 && plan.slices % (2 * split) == 0;
-  // Larger clusters use fewer multiprocessors: for what would not fit the short kernel otherwise.
-  if (split > 2 && (!equal || !best.simple || best.plan.simple)) return;
-  const int slices = split > 2   ? plan.slices / split
-                     : split > 1 ? round_up(ceil_div(plan.slices, split), kStreamPartSlices)
-                                 : round_slices;
+  const int slices =
+      split > 1 ? round_up(ceil_div(plan.slices, split), kStreamPartSlices) : round_slices;
   // Both CTAs of a cluster have some; all but the last round have whole parts.
   if (split > 1 && (split - 1) * slices >= plan.slices) return;
   if (split == 1 && slices < plan.slices && slices % kStreamPartSlices != 0) return;
@@ -182,10 +176,10 @@ void try_all(const GemmProblem& problem, const GemmDevice& device, int split, in
     plan.full = share_of(slices, part_slices);
     plan.stages = kStreamStages;
     if (!lay_out(problem, device, tiles, plan)) continue;
-    // One or two rows of A fit one CTA.
-    const bool shares = equal && split * slices == plan.slices && plan.chunk_rows > 2;
+    // A cluster's CTAs have halves alike; one or two rows of A fit one CTA.
+    const bool halves = split == 2 && plan.slices == 2 * slices && plan.chunk_rows > 2;
     const bool one_phase =
-        (split == 1 || shares) && plan.rounds == 1 && plan.chunks == 1 && plan.group_tiles == tiles;
+        (split == 1 || halves) && plan.rounds == 1 && plan.chunks == 1 && plan.group_tiles == tiles;
     const bool shared = shares_columns(problem, plan);
     plan.simple = false;
     if (part_slices >= kStreamPartSlices && one_phase && best.simple) {
@@ -193,8 +187,7 @@ void try_all(const GemmProblem& problem, const GemmDevice& device, int split, in
       simple.simple = set_tails(device, 1, shared, simple);
       if (simple.simple) plan = simple;
     }
-    if (!plan.simple && (part_slices > kStreamPartSlices || split > 2)) continue;
-    if (part_slices > kStreamPartSlices && shared) continue;
+    if (part_slices > kStreamPartSlices && (!plan.simple || shared)) continue;
     const double cost_of = turns * cost(plan, tiles, shared);
     if (best.all != nullptr) best.all->push_back(plan);
     if (best.plan.stages == 0 || cost_of < best.slices) best.plan = plan, best.slices = cost_of;
@@ -311,9 +304,7 @@ StreamPlan plan_stream(const GemmProblem& problem, const GemmDevice& device, boo
     plan.token_tiles = plan.chunk_rows <= 8 ? 1 : 2;
     plan.chunks = problem.groups != 0 ? 0 : ceil_div(problem.m, plan.chunk_rows);
     try_all(problem, device, 1, plan.slices, plan, best);
-    if (device.compute_capability >= 90) {
-      for (const int split : {2, 4, 7, 8}) try_all(problem, device, split, 0, plan, best);
-    }
+    if (device.compute_capability >= 90) try_all(problem, device, 2, 0, plan, best);
     for (int slices = kStreamPartSlices; slices < plan.slices; slices *= 2) {  // nodes of the tree
       try_all(problem, device, 1, slices, plan, best);
     }
