@@ -353,7 +353,11 @@ std::byte* cuda_workspace(std::size_t bytes) {
     memory = nullptr;
     capacity = 2 * bytes;
     if (cudaMalloc(reinterpret_cast<void**>(&memory), capacity) != cudaSuccess) memory = nullptr;
-    if (memory != nullptr) cudaMemset(memory, 0xFF, capacity);
+    // The tests' stream does not wait for the default one, which this is on.
+    if (memory != nullptr && (cudaMemset(memory, 0xFF, capacity) != cudaSuccess ||
+                              cudaDeviceSynchronize() != cudaSuccess)) {
+      memory = nullptr;
+    }
   }
   return memory;
 }
