@@ -77,7 +77,7 @@ struct SimpleLoads {
     left = item.slice < tiles.count * slices ? 1 << item.shift : 0;
     const int jump = item.slice >= tiles.half * slices ? tiles.jump : 0;
     std::int64_t slice = item.slice + static_cast<std::int64_t>(jump) * plan.slices;
-    if constexpr (kSplit) {  // the other half of each tile lies between
+    if constexpr (kSplit) {  // plan.split is 2: the other half of each tile lies between
       slice += static_cast<std::int64_t>(__umulhi(item.slice, plan.full.slices_inverse)) * slices;
     }
     at = weights + slice * kUnitBytes;
