@@ -195,7 +195,7 @@ TEST(StreamEmulation, Groups) {
 // One or two tokens: few rows, many CTAs for each.
 TEST(StreamEmulation, Tokens) {
   Counts counts;
-  for (std::uint64_t seed = 0; seed < 14; ++seed) {
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Random random(74'000'000 + seed);
     testing::GemmShape shape;
@@ -213,7 +213,7 @@ TEST(StreamEmulation, Tokens) {
                  shape, counts, true);
     if (HasFailure()) return;
   }
-  EXPECT_GE(counts.tokens, 12);
+  EXPECT_GE(counts.tokens, 8);
 }
 
 // More of A than threads hold, in rows that are copied first.
