@@ -121,9 +121,11 @@ Result<GemmPlan> gemm_plan(const GemmProblem& problem, const GemmDevice& device)
   const bool empty = problem.m == 0 || problem.n == 0;
   // W4A16's stream kernel is one for tensor cores too, and the faster for few rows that it reads
   // the weights once for, in one round.
-  const bool may_stream =
-      !problem.quantized && !many && !empty && no_stream(problem, device) == nullptr;
-  const bool few = may_stream && plan_stream(problem, device).rounds == 1;
+  const bool may_stream = !problem.quantized && !many && !empty &&
+                          (tensor_core || problem.method == GemmMethod::kAuto) &&
+                          no_stream(problem, device) == nullptr;
+  if (may_stream) plan.stream = plan_stream(problem, device);
+  const bool few = may_stream && plan.stream.rounds == 1;
   const bool rounds = may_stream && !few;
   if ((tensor_core && !few) || (problem.method == GemmMethod::kAuto && (many || rounds))) {
     const char* no_plan = no_tensor_core(problem, device);

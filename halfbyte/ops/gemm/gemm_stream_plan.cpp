@@ -195,18 +195,33 @@ void try_all(const GemmProblem& problem, const GemmDevice& device, int split, in
   }
 }
 
-// The short kernel for groups (gemm_cuda_stream_groups.cuh), chosen by shapes alone; stages == 0:
-// the general one. Where chunks of eight rows are no more than most groups have it reads no weights
-// twice.
-StreamPlan plan_short_groups(const GemmProblem& problem, const GemmDevice& device) {
+// What the short kernels for groups have alike: chunks of at most `rows` rows of A, whose fragments
+// and factors come behind `ring_bytes` of weights; chunk_offset is what follows them.
+StreamPlan plan_chunks(const GemmProblem& problem, const GemmDevice& device, std::int64_t rows,
+                       int ring_bytes) {
+  constexpr int kAlign = 128;
   StreamPlan plan;
   plan.tiles = ceil_div(problem.n, kTileRows);
   plan.slices = ceil_div(problem.k, kSliceColumns);
   plan.chunks = 0;
-  plan.chunk_rows = static_cast<int>(std::min<std::int64_t>(problem.m, kStreamGroupRows));
+  plan.chunk_rows = static_cast<int>(std::min(problem.m, rows));
   plan.blocks = device.multiprocessors;
   plan.full = plan.last = share_of(plan.slices, kStreamPartSlices);
   plan.simple = true;
+  const int factors = stream_factors(problem.format, problem.quantized) * 8;
+  plan.header_offset = ring_bytes;
+  plan.act_offset = round_up(plan.header_offset + kStreamHeaderBytes, kAlign);
+  plan.factor_offset = plan.act_offset + plan.slices * plan.chunk_rows * kStreamSliceBytes;
+  plan.chunk_offset = round_up(plan.factor_offset + plan.slices * factors * 4, kAlign);
+  return plan;
+}
+
+// The short kernel for groups (gemm_cuda_stream_groups.cuh), chosen by shapes alone; stages == 0:
+// the general one. Where chunks of eight rows are no more than most groups have it reads no weights
+// twice.
+StreamPlan plan_short_groups(const GemmProblem& problem, const GemmDevice& device) {
+  StreamPlan plan = plan_chunks(problem, device, kStreamGroupRows,
+                                kStreamGroupStages * kStreamWarps * 2 * unit_bytes(problem.format));
   // A group's last chunk may lack rows.
   const std::int64_t chunks = std::min(problem.m, problem.groups) + problem.m / kStreamGroupRows;
   constexpr std::int64_t kMost = std::int64_t{1} << 20;  // what the kernel's integers hold
@@ -216,11 +231,6 @@ StreamPlan plan_short_groups(const GemmProblem& problem, const GemmDevice& devic
   }
   plan.chunks_most = static_cast<int>(chunks);
   constexpr int kAlign = 128;
-  const int factors = stream_factors(problem.format, problem.quantized) * 8;
-  plan.header_offset = kStreamGroupStages * kStreamWarps * 2 * unit_bytes(problem.format);
-  plan.act_offset = round_up(plan.header_offset + kStreamHeaderBytes, kAlign);
-  plan.factor_offset = plan.act_offset + plan.slices * plan.chunk_rows * kStreamSliceBytes;
-  plan.chunk_offset = round_up(plan.factor_offset + plan.slices * factors * 4, kAlign);
   const int block_chunks = ceil_div(chunks, plan.blocks) + 1;
   plan.part_offset =
       round_up(plan.chunk_offset + kStreamShareBytes + block_chunks * kStreamChunkBytes, kAlign);
@@ -239,14 +249,9 @@ StreamPlan plan_short_groups(const GemmProblem& problem, const GemmDevice& devic
 
 // The one for a token or two (gemm_cuda_stream_tokens.cuh).
 StreamPlan plan_tokens(const GemmProblem& problem, const GemmDevice& device) {
-  StreamPlan plan;
-  plan.tiles = ceil_div(problem.n, kTileRows);
-  plan.slices = ceil_div(problem.k, kSliceColumns);
-  plan.chunks = 0;
-  plan.chunk_rows = static_cast<int>(std::min<std::int64_t>(problem.m, kStreamTokenRows));
-  plan.blocks = device.multiprocessors;
-  plan.full = plan.last = share_of(plan.slices, kStreamPartSlices);
-  plan.simple = true;
+  StreamPlan plan =
+      plan_chunks(problem, device, kStreamTokenRows,
+                  (kStreamWarps - 1) * kStreamTokenSlices * unit_bytes(problem.format));
   const auto most = static_cast<int>(
       std::min(problem.m, problem.groups + problem.m / kStreamTokenRows));  // chunks
   if (problem.format != Format::kNvfp4 || problem.k % kSliceColumns != 0 ||
@@ -264,11 +269,6 @@ StreamPlan plan_tokens(const GemmProblem& problem, const GemmDevice& device) {
     return {};
   }
   constexpr int kAlign = 128;
-  const int factors = stream_factors(problem.format, problem.quantized) * 8;
-  plan.header_offset = (kStreamWarps - 1) * kStreamTokenSlices * unit_bytes(problem.format);
-  plan.act_offset = round_up(plan.header_offset + kStreamHeaderBytes, kAlign);
-  plan.factor_offset = plan.act_offset + plan.slices * plan.chunk_rows * kStreamSliceBytes;
-  plan.chunk_offset = round_up(plan.factor_offset + plan.slices * factors * 4, kAlign);
   plan.raw_offset = round_up(plan.chunk_offset + kStreamTokenShareBytes, kAlign);
   plan.scale_offset = round_up(plan.raw_offset + static_cast<int>(raw), kAlign);
   const int scales = problem.quantized ? plan.slices * 8 * plan.chunk_rows * 4 : 0;
